@@ -1,0 +1,168 @@
+"""RunConfig: one file that says a whole run, composed of each package's own settings. Imports without torch, Ray and vLLM."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+import envs
+from envs.base import Config, ConfigError, validated
+from trainers.config import LearnerConfig, ModelConfig, PpoConfig, SftConfig, StoreConfig
+
+STAGES = ("sft", "sft_branch", "ppo")
+
+
+class EnvironmentConfig(Config):
+    """The task to train on."""
+
+    name: str = "general_points"
+    """A registered environment."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Its own options, checked by the environment itself. `viter` stands in `ppo.viter`."""
+
+
+class EngineConfig(Config):
+    """One vLLM engine."""
+
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Arithmetic of the engine."""
+    kv_cache_gib: float = Field(0.5, gt=0)
+    """Key-value cache on CPU, in GiB."""
+    gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
+    """Share of a GPU's memory, on GPUs."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs of one engine."""
+    max_model_len: int = Field(1024, ge=64)
+    """Longest prompt and answers together, in tokens."""
+    max_num_seqs: int = Field(128, ge=1)
+    """Sequences decoded together."""
+    prefix_cache: bool = True
+    """Reuse the cache of a shared history; off for bit-equal log-probs."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of the engine's arithmetic."""
+
+
+class RolloutConfig(Config):
+    """Rollout workers and verifiers."""
+
+    workers: int = Field(1, ge=1)
+    """Rollout workers: one engine each."""
+    episodes_in_flight: int = Field(128, ge=1)
+    """Episodes a worker plays at once."""
+    verifiers: int = Field(1, ge=1)
+    """Verifier actors."""
+    verdict_deadline_s: float = Field(10.0, gt=0)
+    """Seconds after which a verdict is asked of another verifier. A verdict takes microseconds; this catches dead hosts."""
+    engine: EngineConfig = EngineConfig()
+    """The engine of each worker."""
+
+
+class PlacementConfig(Config):
+    """What each actor reserves."""
+
+    learner_cpus: float = Field(1.0, gt=0)
+    """CPUs of a learner rank."""
+    learner_gpus: float = Field(0.0, ge=0)
+    """GPUs of a learner rank."""
+    rollout_cpus: float = Field(1.0, gt=0)
+    """CPUs of a rollout worker."""
+    rollout_gpus: float = Field(0.0, ge=0)
+    """GPUs of a rollout worker; its engine's `tensor_parallel`."""
+    verifier_cpus: float = Field(0.1, gt=0)
+    """CPUs of a verifier actor."""
+    learner_strategy: Literal["PACK", "STRICT_PACK", "SPREAD", "STRICT_SPREAD"] = "PACK"
+    """How learner ranks lie on nodes."""
+    rollout_strategy: Literal["PACK", "STRICT_PACK", "SPREAD", "STRICT_SPREAD"] = "SPREAD"
+    """How rollout workers lie on nodes."""
+    wait_s: float = Field(600.0, gt=0)
+    """How long to wait for the cluster to have room, explaining itself every 15 s."""
+
+
+class EvaluationConfig(Config):
+    """What is measured once training is done, through the served endpoint."""
+
+    suites: tuple[str, ...] = ()
+    """Suites by name; empty takes the environment's ID and rule-OOD suites."""
+    n: int = Field(512, ge=1)
+    """Tasks of each suite for the final checkpoint of each stage."""
+    curve_n: int = Field(256, ge=1)
+    """Tasks of each suite for the checkpoints in between: the first of the same tasks."""
+    viter: int = Field(5, ge=1)
+    """Judged attempts per state."""
+    temperature: float = Field(1.0, ge=0)
+    """Sampling temperature; 0 decodes greedily."""
+
+
+class RunConfig(Config):
+    """One run: an environment, a model, and the stages that train it, in the order sft, sft_branch, ppo."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    """Names the run. Each stage is kept as `NAME-STAGE`; the same name resumes."""
+    environment: EnvironmentConfig = EnvironmentConfig()
+    """The task."""
+    model: ModelConfig = ModelConfig()
+    """The model the first stage starts from."""
+    sft: SftConfig | None = None
+    """Makes the init checkpoint from `model`."""
+    sft_branch: SftConfig | None = None
+    """SFT continued from init: what RL is compared with."""
+    ppo: PpoConfig | None = None
+    """RL from init."""
+    learner: LearnerConfig = LearnerConfig()
+    """The learner group of every stage."""
+    rollout: RolloutConfig = RolloutConfig()
+    """Rollouts of PPO."""
+    placement: PlacementConfig = PlacementConfig()
+    """Resources."""
+    store: StoreConfig = StoreConfig()
+    """Where it is kept."""
+    evaluation: EvaluationConfig | None = None
+    """ID and OOD evaluation after training; null leaves it to `viter eval`."""
+
+    @model_validator(mode="after")
+    def _the_parts_fit(self) -> Self:
+        if not self.stages:
+            raise ValueError(f"a run needs at least one of the sections {', '.join(STAGES)}")
+        if "viter" in self.environment.options:
+            raise ValueError("environment.options.viter is set by ppo.viter; leave it out")
+        envs.make(self.environment.name, **self.environment.options)
+        return self
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages this run has, in the order they run."""
+        return tuple(stage for stage in STAGES if getattr(self, stage) is not None)
+
+    @classmethod
+    def load(cls, path: Path, overrides: tuple[str, ...] = ()) -> Self:
+        """The run of a YAML file, with `key.path=value` overrides applied.
+
+        Raises:
+            ConfigError: one sentence naming the file and key.
+        """
+        try:
+            data = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror or error}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path}: a run file is a mapping of keys, not {type(data).__name__}")
+        for override in overrides:
+            _apply(data, override)
+        return validated(cls, data, source=str(path))
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {override}: write it as key.path=value")
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        if data.get(parent) is None:
+            data[parent] = {}
+        data = data[parent]
+        if not isinstance(data, dict):
+            raise ConfigError(f"--set {override}: {parent} is not a section")
+    data[leaf] = yaml.safe_load(value)
