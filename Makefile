@@ -45,7 +45,7 @@ format: $(READY_DEV)  ## Rewrite the code in the project's format
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 bench: $(READY_DEV)  ## Measure speed as ratios: a table, and runs/bench.json
-	@$(BIN)/python -m tests.benchmarks
+	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY))
 
 serve: $(READY)  ## Serve the checkpoints of ./runs over HTTP
 	@$(BIN)/viter serve
