@@ -1,0 +1,196 @@
+"""Runs as Ray jobs: submit, follow, stop with grace, and an exit code that is the driver's own.
+
+A job is nothing but the same command line run elsewhere. Ray forgets its jobs with the cluster, so nothing here is needed
+to resume: submitting the same run again goes on from the store.
+"""
+
+import asyncio
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from cluster.config import RunConfig
+from envs.base import ConfigError, ViterError
+
+GRACE_S = 45  # a checkpoint in flight needs seconds; Ray's own grace of 3 s would cut it off
+SHIPPED = ("envs", "trainers", "cluster", "services", "deploy", "pyproject.toml")
+"""What of the project travels with a job: the code and the shipped models. Never runs, data or an environment."""
+RUN_FILE = "submitted.yaml"
+STOPPED_EXIT = 130
+POLL_S = 2.0
+CLUSTER_ERRORS = ("RUNTIME_ENV_SETUP_FAILURE", "JOB_SUPERVISOR_ACTOR")  # ours to try again, not the run's fault
+RETRY_EXIT = 75
+
+
+class RetryableError(ViterError):
+    """The outside world failed in a way that another try may mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run on a cluster. Its id is the run's name."""
+
+    id: str
+    client: Any
+
+
+def submit(config: RunConfig, *, address: str) -> Job:
+    """Start `config` as a job of the cluster at `address`. A finished job of the same name is replaced: that resumes it.
+
+    Raises:
+        RetryableError: nobody answers at `address`.
+        ConfigError: the run is already going on there.
+    """
+    client = _connect(address)
+    config = _shared_store(config, address)
+    with _told(address):
+        earlier = {info.submission_id: info for info in client.list_jobs()}.get(config.name)
+        if earlier is not None and not earlier.status.is_terminal():
+            raise ConfigError(
+                f"run {config.name}: it is {earlier.status.value.lower()} at {address}; "
+                f"stop it with `viter stop {config.name}` or give this one another name"
+            )
+        if earlier is not None:
+            client.delete_job(config.name)
+        with tempfile.TemporaryDirectory(prefix="viter-job-") as staging:
+            _stage(config, Path(staging))
+            client.submit_job(
+                entrypoint=f"python -m services.cli train {RUN_FILE}",
+                submission_id=config.name,
+                metadata={"run": config.name, "stages": ",".join(config.stages), "store": config.store.uri},
+                runtime_env={"working_dir": staging, "env_vars": _environment()},
+            )
+    return Job(config.name, client)
+
+
+def find(name: str, *, address: str) -> Job:
+    """The job of a run. Raises ConfigError where the cluster at `address` knows none of that name."""
+    client = _connect(address)
+    with _told(address):
+        known = [info.submission_id for info in client.list_jobs() if info.submission_id]
+    if name not in known:
+        raise ConfigError(f"job {name}: unknown at {address}; it knows {', '.join(sorted(known)) or 'no jobs'}")
+    return Job(name, client)
+
+
+def follow(job: Job, echo: Callable[[str], None]) -> int:
+    """Print the job's log until it ends. Returns the driver's exit code, 130 for a stopped job, 75 for a cluster's failure."""
+    try:
+        asyncio.run(_tail(job, echo))
+    except KeyboardInterrupt:
+        echo(f"the run goes on; stop it with: viter stop {job.id}")
+        return STOPPED_EXIT
+    except (OSError, RuntimeError):
+        echo("the log broke off; waiting for the outcome")
+    with _told(job.id):
+        while not job.client.get_job_status(job.id).is_terminal():
+            time.sleep(POLL_S)
+        return outcome(job.client.get_job_info(job.id), job.client.get_job_logs(job.id))
+
+
+def stop(job: Job) -> str:
+    """Ask the job to end in order, and say what came of it. It is killed only after `GRACE_S`."""
+    with _told(job.id):
+        signalled = job.client.stop_job(job.id)
+        status = job.client.get_job_status(job.id).value.lower()
+    return (
+        f"{job.id}: {'asked to stop; it has ' + str(GRACE_S) + ' s' if signalled else 'was not running'}; now {status}"
+    )
+
+
+def outcome(info: Any, log: str) -> int:
+    """The exit code of a job that has ended.
+
+    Ray's own status collapses every failure to 1 and calls a stopped job a success, so the driver's last JSON line
+    counts first, then the exit code Ray noted.
+    """
+    status = info.status.value
+    if status == "SUCCEEDED":
+        return 0
+    if status == "STOPPED":
+        return STOPPED_EXIT
+    if str(info.error_type or "").removeprefix("JobErrorType.").startswith(CLUSTER_ERRORS):
+        return RETRY_EXIT
+    return _last_word(log) or info.driver_exit_code or 1
+
+
+def _last_word(log: str) -> int | None:
+    for line in reversed(log.splitlines()[-20:]):
+        try:
+            code = json.loads(line).get("viter_exit")
+        except (ValueError, AttributeError):
+            continue
+        if isinstance(code, int):
+            return code
+    return None
+
+
+async def _tail(job: Job, echo: Callable[[str], None]) -> None:
+    async for lines in job.client.tail_job_logs(job.id):
+        for line in lines.splitlines():
+            echo(line)
+
+
+def _environment() -> dict[str, str]:
+    return {"RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_S), "VITER_JOB": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _shared_store(config: RunConfig, address: str) -> RunConfig:
+    """A store that outlives the job: a relative path means this directory on one machine, and nothing on another."""
+    if "://" in config.store.uri or Path(config.store.uri).is_absolute():
+        return config
+    if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1"):
+        uri = str(Path(config.store.uri).resolve())
+        return config.model_copy(update={"store": config.store.model_copy(update={"uri": uri})})
+    raise ConfigError(
+        f"store.uri: {config.store.uri!r} is relative and would be lost with the job; "
+        "name a directory that all nodes share or a bucket, e.g. --set store.uri=s3://bucket/runs"
+    )
+
+
+def _stage(config: RunConfig, staging: Path) -> None:
+    """The tree a job needs, and the resolved run file, so that `--set` and the file travel as one."""
+    root = Path(__file__).parents[1]
+    for name in SHIPPED:
+        source = root / name
+        if source.is_dir():
+            shutil.copytree(source, staging / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        elif source.is_file():
+            shutil.copy2(source, staging / name)
+    (staging / RUN_FILE).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _connect(address: str) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    with _told(address):
+        return JobSubmissionClient(address)
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Ray's own errors of the job API in one sentence."""
+    try:
+        yield
+    except ViterError:
+        raise
+    except (ConnectionError, OSError) as error:
+        raise RetryableError(
+            f"{where}: no Ray dashboard answers ({type(error).__name__}); "
+            "start the cluster or name it with --address http://HOST:8265"
+        ) from None
+    except RuntimeError as error:
+        raise RetryableError(f"{where}: the Ray jobs API refused: {' '.join(str(error).split())[:300]}") from None
+    except ValueError as error:
+        raise ConfigError(
+            f"--address {where}: {' '.join(str(error).split())[:200]}; write it as http://HOST:8265"
+        ) from None

@@ -1,0 +1,230 @@
+"""`viter`: every command parses, calls one thing and answers. Starting it loads neither torch nor Ray nor vLLM.
+
+Exit codes stand in `EXIT_CODES`. A user's mistake is one sentence on standard error, never a traceback.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from envs.base import ConfigError, ViterError
+
+EXIT_CODES = {
+    "ConfigError": 2,       # a key, a type, a combination of settings
+    "DataError": 3,         # a model, a checkpoint, a file
+    "CapacityError": 4,     # the cluster has no room
+    "DivergedError": 5,     # training left the rails
+    "RetryableError": 75,   # worth trying again as it is
+}  # fmt: skip
+"""By class name, since naming the classes would import what defines them. 0 is success, 1 a bug, 130 an interrupt."""
+INTERRUPTED = 130
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+"""Post-train language models against a verifier, serve them, and measure them on rules they never trained on."""
+
+RunFile = Annotated[Path, typer.Argument(help="A run file, e.g. deploy/runs/nano-gp-l.yaml", metavar="RUN.yaml")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", help="Override one key: --set ppo.viter=10", metavar="KEY=VALUE")
+]
+Store = Annotated[str, typer.Option(help="Where runs live: a directory or any pyarrow.fs URI.")]
+Address = Annotated[str | None, typer.Option(help="A running Ray cluster; left out, this machine alone is used.")]
+Url = Annotated[str, typer.Option(help="The service.", envvar="VITER_URL")]
+DASHBOARD = "The Ray dashboard, e.g. http://head:8265"
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of an error, by the nearest of its classes that the table knows; 1 where it knows none."""
+    return next((EXIT_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in EXIT_CODES), 1)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turns a user's mistake into one line and its exit code, and an interrupt into 130. A bug keeps its traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _finish(INTERRUPTED, "interrupted; the same command goes on from the newest checkpoint")
+    except BrokenPipeError:  # `viter verify | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except Exception as error:
+        cause = getattr(error, "cause", None)  # Ray wraps what an actor raised
+        told = cause if isinstance(cause, ViterError) else error
+        if not isinstance(told, ViterError):
+            raise
+        _finish(exit_code(told), " ".join(str(told).split()))
+
+
+def _finish(code: int, message: str) -> None:
+    typer.echo(f"viter: {message}", err=True)
+    if os.environ.get("VITER_JOB"):
+        typer.echo(json.dumps({"viter_exit": code, "error": message}))
+    raise typer.Exit(code) from None
+
+
+@app.command()
+def train(
+    run_file: RunFile,
+    overrides: Overrides = [],  # noqa: B006 - typer reads it and never changes it
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved run and its placement.")] = False,
+    address: Address = None,
+) -> None:
+    """Train as RUN.yaml says, then evaluate and report. The same command resumes a run that was cut off."""
+    with plain_errors():
+        from cluster import placement
+        from cluster.config import RunConfig
+
+        config = RunConfig.load(run_file, tuple(overrides))
+        plan = placement.plan(config)
+        if dry_run:
+            typer.echo(_dry_run(config, plan))
+            raise typer.Exit(0)
+        if address:
+            os.environ["RAY_ADDRESS"] = address  # what ray.init reads
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job ends like Ctrl-C: in order
+        from services import train_run
+
+        train_run.run(config)
+        if os.environ.get("VITER_JOB"):
+            typer.echo(json.dumps({"viter_exit": 0}))
+
+
+def _dry_run(config: Any, plan: Any) -> str:
+    import yaml
+
+    resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return f"{resolved}\n{plan}"
+
+
+@app.command()
+def serve(
+    store: Store = "runs",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Take requests without a token.")] = False,
+) -> None:
+    """Serve the checkpoints of a store over HTTP until interrupted."""
+    with plain_errors():
+        from services import serving
+
+        serving.run(store=store, host=host, port=port, auth=not no_auth)
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help="RUN@step-000040, RUN@latest or RUN@ALIAS")],
+    suite: Annotated[list[str], typer.Option(help="A suite, again for more; ID and rule-OOD if left out.")] = [],  # noqa: B006
+    n: Annotated[int, typer.Option("--n", min=1, help="Tasks of each suite.")] = 512,
+    viter: Annotated[int, typer.Option(min=1, help="Judged attempts per task.")] = 5,
+    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy.")] = 1.0,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Measure a checkpoint on ID and OOD suites through a running service."""
+    with plain_errors():
+        from services import evaluate_run
+
+        evaluate_run.one(checkpoint, tuple(suite), n=n, viter=viter, temperature=temperature, url=url)
+
+
+@app.command()
+def verify() -> None:
+    """Judge answers: JSON lines on standard input, one verdict line each on standard output, in order."""
+    with plain_errors():
+        from envs.verify import LineError, verify_line
+
+        bad_lines = 0
+        for number, line in enumerate(sys.stdin, start=1):
+            if not line.strip():
+                continue
+            try:
+                answer = verify_line(line, number)
+            except LineError as error:
+                bad_lines += 1
+                answer = {"error": str(error)}
+            sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        if bad_lines:
+            raise ConfigError(f"standard input: {bad_lines} bad lines, told in place; the others are judged")
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="A run by name, e.g. nano-gp-l")],
+    store: Store = "runs",
+) -> None:
+    """Write the report of a run: one HTML page that needs nothing else."""
+    with plain_errors():
+        from services import report as reports
+
+        typer.echo(reports.write(store, run))
+
+
+@app.command()
+def submit(
+    run_file: RunFile,
+    address: Annotated[
+        str, typer.Option(help="The Ray dashboard, e.g. http://head:8265", envvar="RAY_API_SERVER_ADDRESS")
+    ],
+    overrides: Overrides = [],  # noqa: B006
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once it is submitted.")] = False,
+) -> None:
+    """Run RUN.yaml as a Ray job, follow its log, and exit with its own exit code."""
+    with plain_errors():
+        from cluster import jobs
+        from cluster.config import RunConfig
+
+        config = RunConfig.load(run_file, tuple(overrides))
+        job = jobs.submit(config, address=address)
+        typer.echo(f"submitted {job.id}; stop it with: viter stop {job.id} --address {address}", err=True)
+        if not no_wait:
+            raise typer.Exit(jobs.follow(job, typer.echo))
+
+
+@app.command()
+def stop(
+    job: Annotated[str, typer.Argument(help="The job's id: the run's name.")],
+    address: Annotated[str, typer.Option(help=DASHBOARD, envvar="RAY_API_SERVER_ADDRESS")],
+) -> None:
+    """Stop a submitted run, giving it time to end in order. Submitting it again resumes it."""
+    with plain_errors():
+        from cluster import jobs
+
+        typer.echo(jobs.stop(jobs.find(job, address=address)))
+
+
+@app.command()
+def runs(store: Store = "runs") -> None:
+    """List the runs of a store and their newest checkpoints."""
+    with plain_errors():
+        from trainers.checkpoints import Checkpoints, list_runs
+
+        for run in list_runs(store):
+            steps = Checkpoints(store, run).steps()
+            newest = f"{run}@step-{steps[-1]:06d}" if steps else "no checkpoint yet"
+            typer.echo(f"{run}\t{len(steps)} checkpoints\t{newest}")
+
+
+@app.command()
+def doctor(store: Store = "runs") -> None:
+    """Check this machine: versions, memory, ports, models. Every failure comes with its fix."""
+    with plain_errors():
+        from services import doctor as checks
+
+        raise typer.Exit(checks.run(store))
+
+
+def main() -> None:
+    """The `viter` console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

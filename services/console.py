@@ -1,0 +1,111 @@
+"""What a person sees while a run goes on: one live line per stage on a terminal, one plain line per step elsewhere.
+
+Only progress is shown. What Ray, vLLM and DeepSpeed have to say goes to the run's log files.
+"""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+SHOWN = (
+    ("loss", "loss"),
+    ("reward", "reward"),
+    ("success", "success"),
+    ("kl", "kl"),
+    ("entropy", "entropy"),
+    ("staleness", "stale"),
+    ("tokens_per_s", "tok/s"),
+)
+"""Metrics worth a place on one line, and their short names. Everything else is in metrics.jsonl."""
+QUIET_S = 30.0  # a plain log gets a sign of life at least this often, and a line per step no more often than steps end
+
+
+class Report(Protocol):
+    """A stage's progress, as `cluster.launch` and the evaluation tell it."""
+
+    stage: str
+    step: int
+    steps: int
+    metrics: Mapping[str, float]
+    message: str
+
+
+class Console:
+    """Shows reports. `with Console() as console: launch.run(config, progress=console.show)`."""
+
+    def __init__(self, terminal: Terminal | None = None):
+        self._terminal = terminal or Terminal(highlight=False, soft_wrap=True)
+        self._live = self._terminal.is_terminal
+        self._bars = _bars(self._terminal) if self._live else None
+        self._tasks: dict[str, TaskID] = {}
+        self._said: dict[str, tuple[int, str]] = {}
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def show(self, report: Report) -> None:
+        """Brings a stage's line up to date."""
+        if self._bars:
+            self._draw(report)
+        else:
+            self._print(report)
+
+    def tell(self, text: str = "") -> None:
+        """Prints lines that stay, above what is live. Never read as markup: model text and file names hold brackets."""
+        self._terminal.print(text, markup=False, highlight=False)
+
+    def _draw(self, report: Report) -> None:
+        assert self._bars is not None
+        if report.stage not in self._tasks:
+            self._tasks[report.stage] = self._bars.add_task(report.stage, total=report.steps or None, told="")
+        told = one_line(report.metrics) or report.message
+        self._bars.update(self._tasks[report.stage], completed=report.step, total=report.steps or None, told=told)
+
+    def _print(self, report: Report) -> None:
+        news = (report.step, report.message)
+        if self._said.get(report.stage) == news:
+            return
+        self._said[report.stage] = news
+        count = f"{report.step}/{report.steps}" if report.steps else ""
+        parts = (
+            f"{time.monotonic() - self._started:6.0f}s",
+            report.stage,
+            count,
+            one_line(report.metrics),
+            report.message,
+        )
+        self._terminal.print("  ".join(part for part in parts if part), markup=False, highlight=False)
+
+
+def one_line(metrics: Mapping[str, float]) -> str:
+    """The metrics of `SHOWN` that are there: `reward -0.41  success 0.52  kl 0.006`."""
+    return "  ".join(f"{label} {_short(metrics[key])}" for key, label in SHOWN if key in metrics)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _bars(terminal: Terminal) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<12}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[told]}", markup=False),
+        console=terminal,
+        refresh_per_second=4,
+    )
