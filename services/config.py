@@ -1,0 +1,81 @@
+"""ServiceConfig: what is served, where, to whom, and within which limits. Imports without torch, Ray and vLLM."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from cluster.config import EngineConfig
+from envs.base import Config
+
+SERVED_ENGINE = EngineConfig(max_num_seqs=128)
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class LimitsConfig(Config):
+    """What one client may ask for."""
+
+    body_bytes: int = Field(1 << 20, ge=1024)
+    """Largest request body; a larger one is answered 413 before it is read."""
+    deadline_s: float = Field(120.0, gt=0)
+    """Seconds a request may take, streaming included. No header of the client's changes it."""
+    max_tokens: int = Field(4096, ge=1)
+    """Most tokens a request may ask for; also what a request gets that names no number, as far as the model's length goes."""
+    choices: int = Field(16, ge=1)
+    """Most completions of one prompt (`n`), and most prompts of one completion request."""
+    requests: int = Field(256, ge=1)
+    """Requests answered at once; one more is told 429 and when to come back."""
+    evaluations: int = Field(64, ge=1)
+    """Evaluations queued or running; one more is told 429."""
+
+
+class ServiceConfig(Config):
+    """One service over one store of checkpoints."""
+
+    store: str = "runs"
+    """The store whose checkpoints are served: a local directory or any pyarrow.fs URI."""
+    state: str | None = None
+    """Local directory of token hashes (`service/`) and evaluation journals (`evaluations/`). Null is the store itself, which
+    must then be a local directory."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(8000, ge=1, le=65535)
+    """Port to listen on."""
+    auth: Literal["token", "none"] = "token"
+    """`token` asks every /v1 request for a bearer token; `none` is for loopback alone."""
+    engine: EngineConfig = SERVED_ENGINE
+    """The engine of each replica."""
+    replicas: int = Field(1, ge=1)
+    """Engine replicas: one engine each."""
+    replica_cpus: float = Field(1.0, gt=0)
+    """CPUs a replica reserves."""
+    replica_gpus: float = Field(0.0, ge=0)
+    """GPUs a replica reserves; its engine's `tensor_parallel`."""
+    warm: str | None = None
+    """Checkpoint the engines load first, e.g. `run@latest`. Null takes the newest of the store."""
+    patience_s: float = Field(1.0, ge=0)
+    """How long requests for the loaded checkpoint may overtake one that waits for another checkpoint."""
+    episodes_in_flight: int = Field(128, ge=1)
+    """Episodes an evaluation plays at once on a replica."""
+    limits: LimitsConfig = LimitsConfig()
+    """What one client may ask for."""
+
+    @model_validator(mode="after")
+    def _is_safe_and_complete(self) -> Self:
+        if self.auth == "none" and self.host not in LOOPBACK:
+            raise ValueError(f"auth 'none' would open {self.host} to everybody; keep auth 'token', or listen on 127.0.0.1")
+        if self.state is None and "://" in self.store:
+            raise ValueError(f"the store {self.store} is remote; name a local directory for tokens and journals in `state`")
+        return self
+
+    @property
+    def state_directory(self) -> Path:
+        """Where tokens and journals lie."""
+        return Path(self.state or self.store).expanduser().absolute()
+
+    def anchored(self) -> Self:
+        """The same with absolute paths, for processes that start elsewhere."""
+        update: dict[str, str] = {"state": str(self.state_directory)}
+        if "://" not in self.store:
+            update["store"] = str(Path(self.store).expanduser().absolute())
+        return self.model_copy(update=update)
