@@ -1,0 +1,15 @@
+"""The learning: what an episode is, how it becomes a gradient, and what is kept of it.
+
+    corpus, episodes ─► packing ─► learner (policy, losses, advantages) ─► checkpoints
+                                        ▲ sft, ppo: the loops                  │ storage, manifest
+                                                                               └─► runlog, compute
+
+Data        `episode` and its Arrow form `episode_arrow`; `chat` and `corpus` turn messages into token ids, once.
+Mathematics `advantages`, `losses`, `compute`: pure functions, numbers in and numbers out.
+Learning    `packing`, `policy`, `learner` (the one home of DeepSpeed), and the loops `sft` and `ppo`.
+Keeping     `checkpoints` (the one writer) over `manifest` and `storage`; `runlog` for what people read afterwards.
+Nano        `nano/`: small real models and their tokenizer, from scratch.
+
+Knows no Ray actors, vLLM or HTTP. `config`, `episode`, `episode_arrow`, `checkpoints`, `runlog` and `compute` import
+without torch. Start reading at `ppo.train`, then `learner`.
+"""
