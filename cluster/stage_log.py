@@ -1,0 +1,57 @@
+"""What learner ranks and the orchestrator say about a stage, written beside the driver and told to it in order."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from trainers.episode_arrow import from_batch
+from trainers.runlog import RunLog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """One piece of news of a run, for a console."""
+
+    stage: str
+    step: int
+    steps: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+
+
+class StageLog:
+    """A RunLog that many processes write to. The driver calls `drain` to show what came in since."""
+
+    def __init__(self, directory: str, stage: str, steps: int, config: dict[str, Any], resumed_at: int) -> None:
+        self._log = RunLog(Path(directory))
+        self._log.config(config)
+        self._log.environment()
+        self._log.rewind(resumed_at)
+        self._stage, self._steps = stage, steps
+        self._news: list[Progress] = []
+        self._stopping = False
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        self._log.metrics(step, values, stage=self._stage)
+        self._news.append(Progress(stage=self._stage, step=step, steps=self._steps, metrics=values))
+
+    def event(self, kind: str, fields: dict[str, Any]) -> None:
+        self._log.event(kind, **fields)
+        words = " ".join(f"{key}={value}" for key, value in fields.items())
+        self._news.append(Progress(stage=self._stage, step=-1, steps=self._steps, message=f"{kind} {words}".strip()))
+
+    def episodes(self, step: int, batches: list[pa.RecordBatch]) -> None:
+        self._log.episodes(step, [episode for batch in batches for episode in from_batch(batch)])
+
+    def drain(self) -> list[Progress]:
+        news, self._news = self._news, []
+        return news
+
+    def stop(self) -> None:
+        """Ask the learner to commit a checkpoint and return after its current step."""
+        self._stopping = True
+
+    def is_stopping(self) -> bool:
+        return self._stopping
