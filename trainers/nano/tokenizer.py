@@ -1,0 +1,65 @@
+"""A Hugging Face tokenizer from scratch, in which each fixed phrase of a task is one token.
+
+A text is cut at phrases (the longest that fits), then at numbers 0..200, then at single characters; each piece is
+a token. Whatever is left, accents or emoji, falls into its UTF-8 bytes, so every text encodes and decodes exactly. The
+card "7" and the number "7" are the same token: the model learns what it means once.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+PAD, BOS, USER, ASSISTANT, END = SPECIALS = ("<pad>", "<bos>", "<user>", "<assistant>", "<end>")
+NUMBERS = tuple(str(n) for n in range(201))
+
+CHAT_TEMPLATE = (
+    "<bos>"
+    "{% for message in messages %}"
+    "{{ '<assistant>' if message['role'] == 'assistant' else '<user>' }}{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}<end>{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def build(phrases: Iterable[str]) -> Any:
+    """A `PreTrainedTokenizerFast` that knows these phrases. The same phrases give the same ids."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    whole = sorted(set(phrases) - set(NUMBERS), key=lambda phrase: (-len(phrase), phrase))
+    cuts = [re.escape(phrase) for phrase in whole] + [r"200|1\d\d|[1-9]?\d", r"[\s\S]"]
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pieces = [*SPECIALS, *(_spelled(text) for text in (*NUMBERS, *whole)), *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+
+    # No merges: a piece is a token of the vocabulary, or its single bytes.
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex("|".join(cuts)), "isolated"), as_bytes]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=[USER, ASSISTANT],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=1024,
+    )
+
+
+def save(directory: Path, phrases: Iterable[str]) -> None:
+    """Write it where `AutoTokenizer` and vLLM find it."""
+    build(phrases).save_pretrained(str(directory))
+
+
+def _spelled(text: str) -> str:
+    """The text as the byte-level pre-tokenizer spells it: one printable character per byte."""
+    from tokenizers import pre_tokenizers
+
+    [(piece, _)] = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
+    return piece
