@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.manifest import LEARNER, MODEL, CheckpointDamaged, CheckpointInfo, Manifest
+from trainers.manifest import LEARNER, MODEL, CheckpointDamaged, CheckpointInfo, Manifest, digest_of
 from trainers.storage import STAGING, LocalStore, Store
 
 
@@ -97,6 +97,12 @@ def is_intact(folder: Path, checkpoint: Checkpoint, *, learner: bool) -> bool:
     return cache.files("") == {name: record.size for name, record in wanted.items()} and all(
         cache.sha256(name) == record.sha256 for name, record in wanted.items()
     )
+
+
+def model_digest(directory: Path) -> str:
+    """The digest that a checkpoint of exactly these model files has."""
+    model = LocalStore(directory)
+    return digest_of({name: model.sha256(name) for name in model.files("")})
 
 
 def step_name(step: int) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from envs.base import DataError
-from trainers.checkpoint import Checkpoint, examine, fetch, is_intact, step_name
+from trainers.checkpoint import Checkpoint, examine, fetch, is_intact, model_digest, step_name
 from trainers.manifest import (
     ALIAS_NAME,
     LEARNER,
@@ -51,6 +51,7 @@ __all__ = [
     "aliases",
     "list_runs",
     "materialise",
+    "model_digest",
     "resolve",
     "verify",
     "write_alias",

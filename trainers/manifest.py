@@ -48,9 +48,8 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """sha256 over names and sha256 of the model's files: equal weights have equal digests, in any run."""
-        lines = [f"{name.removeprefix(MODEL)}\0{record.sha256}\n" for name, record in sorted(self.model_files.items())]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        """See `digest_of`."""
+        return digest_of({name.removeprefix(MODEL): record.sha256 for name, record in self.model_files.items()})
 
     @property
     def model_files(self) -> dict[str, FileRecord]:
@@ -95,6 +94,12 @@ class Manifest:
         )
         files = {_checked(name): FileRecord(entry["size"], entry["sha256"]) for name, entry in body["files"].items()}
         return cls(run=body["run"], step=body["step"], created=body["created"], info=info, files=files)
+
+
+def digest_of(sha256s: dict[str, str]) -> str:
+    """sha256 over the sorted names and sha256 of a model's files: equal models have equal digests, in any run."""
+    lines = [f"{name}\0{sha256}\n" for name, sha256 in sorted(sha256s.items())]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def checked_name(name: str, pattern: re.Pattern[str], kind: str) -> str:

