@@ -1,0 +1,60 @@
+"""What an expert would have said: chat documents for supervised fine-tuning."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import envs
+from envs.base import ConfigError, seed_of
+from envs.task import Environment, Message, State, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A chat and which of its messages are learned: some of the assistant's, never a user's."""
+
+    messages: tuple[Message, ...]
+    trained: tuple[bool, ...]
+
+    def as_openai(self) -> dict[str, Any]:
+        """`{"messages": [{"role": …, "content": …}, …]}`, with `"weight": 0` on what the assistant says untrained."""
+        rows: list[dict[str, Any]] = []
+        for message, trained in zip(self.messages, self.trained, strict=True):
+            row: dict[str, Any] = {"role": message.role, "content": message.text}
+            rows.append(row if trained or message.role != "assistant" else {**row, "weight": 0})
+        return {"messages": rows}
+
+
+class Fallible(Protocol):
+    """An environment that also knows plausible wrong answers."""
+
+    def mistake(self, task: Task, state: State, *counters: int | str) -> str:
+        """An answer that the verifier does not accept."""
+
+
+def expert_document(
+    environment: Environment, *counters: int | str, deals: int | None = None, retry_share: float = 0.0
+) -> Document:
+    """The document of these counters: the task's prompt and an expert's answer, which alone is learned.
+
+    A share of documents, `retry_share`, first holds a wrong answer and the verifier's feedback on it. With `deals`
+    there are only so many documents: one per deal of the environment's finite pool.
+    """
+    if deals is not None:
+        environment = envs.make(environment.name, **{**environment.options.model_dump(), "deals": deals})
+    task = environment.sample(*counters)
+    draw = counters if deals is None else ("deal", task.id)
+    state = environment.start(task)
+    messages = [*environment.prompt(task, state)]
+    if seed_of("retry", *draw) < retry_share * 2**63:
+        messages += _failed_attempt(environment, task, state, *draw)
+    messages.append(Message(role="assistant", text=environment.expert(task, state, *draw)))
+    return Document(messages=tuple(messages), trained=(False,) * (len(messages) - 1) + (True,))
+
+
+def _failed_attempt(environment: Environment, task: Task, state: State, *counters: int | str) -> list[Message]:
+    """A wrong answer and the verifier's real words on it."""
+    if not hasattr(environment, "mistake"):
+        raise ConfigError(f"environment {environment.name} knows no wrong answers; set retry_share to 0")
+    answer = cast(Fallible, environment).mistake(task, state, *counters)
+    verdict, _ = environment.verify(task, state, answer)
+    return [Message(role="assistant", text=answer), environment.feedback(verdict)]
