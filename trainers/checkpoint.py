@@ -1,6 +1,7 @@
 """One committed checkpoint: its name, its manifest, and whether its files are still what the manifest says."""
 
 import os
+import re
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from trainers.manifest import LEARNER, MODEL, CheckpointDamaged, CheckpointInfo, Manifest, digest_of
 from trainers.storage import STAGING, LocalStore, Store
+
+STEP_NAME = re.compile(r"step-(\d{6,9})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ def fetch(checkpoint: Checkpoint, target: Path, *, learner: bool) -> None:
             except FileNotFoundError:
                 raise CheckpointDamaged(f"{checkpoint.name}: {name} is missing") from None
             _compare(checkpoint, name, found)
-        os.rename(partial, target)
+        if not target.is_dir():  # another process may have fetched the same meanwhile
+            os.rename(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

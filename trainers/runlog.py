@@ -42,7 +42,7 @@ class RunLog:
 
     @classmethod
     def of(cls, store: str | Path | Store, run: str, *, staging: Path) -> "RunLog":
-        """The log of `run`. With a remote store it is written under `staging`, where an earlier log is fetched first."""
+        """The log of `run`. For a remote store it is written in `staging`, where an earlier log is fetched first."""
         opened = open_store(store)
         if isinstance(opened, LocalStore):
             return cls(opened.at(run))
@@ -109,7 +109,7 @@ class RunLog:
             self.event("rewound", step=step, dropped_rows=dropped)
 
     def sync(self) -> None:
-        """Copy the files that changed since the last call into the remote store; without one there is nothing to copy."""
+        """Copy the files that changed since the last call into the remote store, if there is one."""
         if self._board is not None:
             self._board.flush()
         if self._mirror is None:
@@ -158,7 +158,7 @@ class RunLog:
             from tensorboardX import SummaryWriter  # imports torch where that is installed: only on first use
 
             purge_step = None if self._kept_to is None else self._kept_to + 1
-            self._board = SummaryWriter(str(self.directory / "tensorboard"), purge_step=purge_step)
+            self._board = SummaryWriter(str(self.directory / "tensorboard"), purge_step=purge_step, flush_secs=10)
         return self._board
 
     def _close_board(self) -> None:
