@@ -62,6 +62,7 @@ class Episode:
     truncated: bool
     usage: Usage
     worker: str = ""
+    overflowed: bool = False  # truncated since the context had no room for another answer
 
     @property
     def turns(self) -> tuple[Turn, ...]:

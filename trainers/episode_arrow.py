@@ -67,6 +67,7 @@ SCHEMA = pa.schema(
         ("truncated", pa.bool_()),
         ("usage", USAGE),
         ("worker", pa.string()),
+        ("overflowed", pa.bool_()),
     ],
     metadata={FORMAT_KEY: FORMAT},
 )
@@ -84,6 +85,7 @@ def to_batch(episodes: Sequence[Episode]) -> pa.RecordBatch:
         pa.array([episode.truncated for episode in episodes], pa.bool_()),
         _struct(USAGE, [episode.usage for episode in episodes]),
         pa.array([episode.worker for episode in episodes], pa.string()),
+        pa.array([episode.overflowed for episode in episodes], pa.bool_()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
@@ -115,6 +117,7 @@ def from_batch(batch: pa.RecordBatch) -> list[Episode]:
             truncated=rows["truncated"][row],
             usage=Usage(**rows["usage"][row]),
             worker=rows["worker"][row],
+            overflowed=rows["overflowed"][row],
         )
         for row in range(batch.num_rows)
     ]
