@@ -71,7 +71,7 @@ class ChatFormat:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of a reply, without the token that stopped it. Special tokens inside stay, for the verifier to see."""
+        """The text of a reply, without the token that stopped it. Special tokens inside it stay in sight."""
         said = ids[:-1] if len(ids) and ids[-1] in self.stop_ids else ids
         return self.tokenizer.decode(list(said), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
