@@ -1,7 +1,7 @@
 """Runs as Ray jobs: submit, follow, stop with grace, and an exit code that is the driver's own.
 
-A job is nothing but the same command line run elsewhere. Ray forgets its jobs with the cluster, so nothing here is needed
-to resume: submitting the same run again goes on from the store.
+A job is nothing but the same command line run elsewhere. Ray forgets its jobs with the cluster, so nothing here is
+needed to resume: submitting the same run again goes on from the store.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Job:
 
 
 def submit(config: RunConfig, *, address: str) -> Job:
-    """Start `config` as a job of the cluster at `address`. A finished job of the same name is replaced: that resumes it.
+    """Start `config` as a job of the cluster at `address`. A finished job of that name is replaced: that resumes it.
 
     Raises:
         RetryableError: nobody answers at `address`.
@@ -83,7 +83,7 @@ def find(name: str, *, address: str) -> Job:
 
 
 def follow(job: Job, echo: Callable[[str], None]) -> int:
-    """Print the job's log until it ends. Returns the driver's exit code, 130 for a stopped job, 75 for a cluster's failure."""
+    """Print the job's log until it ends, and return what `outcome` says of it. An interrupt leaves the job running."""
     try:
         asyncio.run(_tail(job, echo))
     except KeyboardInterrupt:

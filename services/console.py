@@ -13,12 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 SHOWN = (
     ("loss", "loss"),
-    ("reward", "reward"),
-    ("success", "success"),
+    ("reward_mean", "reward"),
+    ("success_rate", "success"),
     ("kl", "kl"),
     ("entropy", "entropy"),
-    ("staleness", "stale"),
-    ("tokens_per_s", "tok/s"),
+    ("staleness_mean", "stale"),
+    ("step_s", "s/step"),
 )
 """Metrics worth a place on one line, and their short names. Everything else is in metrics.jsonl."""
 QUIET_S = 30.0  # a plain log gets a sign of life at least this often, and a line per step no more often than steps end
@@ -71,8 +71,11 @@ class Console:
         assert self._bars is not None
         if report.stage not in self._tasks:
             self._tasks[report.stage] = self._bars.add_task(report.stage, total=report.steps or None, told="")
-        told = one_line(report.metrics) or report.message
-        self._bars.update(self._tasks[report.stage], completed=report.step, total=report.steps or None, told=told)
+        task, told = self._tasks[report.stage], one_line(report.metrics) or report.message
+        if report.step < 0:  # an event, not a step
+            self._bars.update(task, told=told)
+        else:
+            self._bars.update(task, completed=report.step, total=report.steps or None, told=told)
 
     def _print(self, report: Report) -> None:
         news = (report.step, report.message)

@@ -1,0 +1,88 @@
+"""What was measured of a run, as the file `<store>/<run>/evaluation.json`: points of checkpoints, each with its suites.
+
+Measured ── points ── Point (a checkpoint, its compute) ── results ── SuiteResult (rates, intervals)
+                                                  └── episodes ── Item
+"""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from envs.base import Config, ConfigError, DataError, validated
+from services.orders import Item, SuiteResult
+
+FILE = "evaluation.json"
+STAGE_NAMES = {"init": "init", "sft_branch": "SFT", "ppo": "RL"}
+
+
+class Point(Config):
+    """One checkpoint, where it stands on the compute axis, and what it can do."""
+
+    stage: Literal["init", "sft_branch", "ppo"]
+    checkpoint: str
+    digest: str
+    step: int
+    flops: float = Field(ge=0)
+    """Spent after init, counted from tokens."""
+    is_final: bool
+    results: dict[str, SuiteResult]
+    """By suite."""
+    episodes: tuple[Item, ...] = ()
+    """A few of them, for people; all of them stay with the service."""
+
+
+class Measured(Config):
+    """All points of a run, and how they were measured."""
+
+    run: str
+    environment: str
+    viter: int
+    temperature: float
+    deals: dict[str, int | None] = Field(default_factory=dict)
+    """Distinct tasks each branch trained on; null without end."""
+    points: tuple[Point, ...]
+
+    def of(self, stage: str) -> tuple[Point, ...]:
+        """The points of a stage, by compute; a branch starts at init."""
+        starts = [p for p in self.points if p.stage == "init"]
+        rest = sorted((p for p in self.points if p.stage == stage != "init"), key=lambda p: p.flops)
+        return (*starts, *rest)
+
+    def final(self, stage: str) -> Point | None:
+        """The last checkpoint of a stage, None where the run lacks it."""
+        return next((p for p in self.points if p.stage == stage and p.is_final), None)
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """Every suite that was measured, in the order it was asked for."""
+        return tuple(dict.fromkeys(name for point in self.points for name in point.results))
+
+    def first(self, kind: str) -> str | None:
+        """The main suite of a kind."""
+        return next((s for s in self.suites for p in self.points if s in p.results and p.results[s].kind == kind), None)
+
+
+def read(directory: Path) -> Measured | None:
+    """What was measured of the run that lives in `directory`; None where nothing was.
+
+    Raises:
+        DataError: the file is not what `write` leaves.
+    """
+    path = directory / FILE
+    if not path.exists():
+        return None
+    try:
+        return validated(Measured, json.loads(path.read_text()), source=str(path))
+    except (ValueError, ConfigError) as error:
+        raise DataError(f"{path}: not an evaluation file ({error}); `viter train` measures again") from None
+
+
+def write(directory: Path, measured: Measured) -> Path:
+    """Keep `measured` with its run, whole or not at all."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / FILE
+    partial = path.with_suffix(".tmp")
+    partial.write_text(measured.model_dump_json(indent=1))
+    return partial.rename(path)

@@ -1,0 +1,206 @@
+"""The report of a run: one HTML page with everything in it, which needs no server, no network and no script.
+
+gather (files of the store) ─► figures, findings ─► report.html (a Jinja template, all text escaped)
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from envs.base import DataError
+from services import figures, findings, measured
+from services.measured import STAGE_NAMES, Measured
+from trainers import runlog
+from trainers.checkpoints import list_runs
+from trainers.storage import LocalStore, open_store
+
+FILE = "report.html"
+STAGES = ("sft", "sft_branch", "ppo")
+STAGE_TITLES = {"sft": "SFT to init", "sft_branch": "SFT continued", "ppo": "RL", "": "Training"}
+TOLD_EVENTS = 200
+TRAINING_EPISODES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One answer and the verifier's word on it."""
+
+    answer: str
+    status: str
+    reward: float
+    feedback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One episode on the page."""
+
+    whose: str
+    style: str
+    task: str
+    prompt: str
+    is_success: bool
+    turns: list[Said]
+
+
+def write(store: str, run: str) -> Path:
+    """Write `<store>/<run>/report.html` and return its path. With a remote store it is written under `./runs`.
+
+    Raises:
+        DataError: the store holds nothing of `run`.
+    """
+    with tempfile.TemporaryDirectory(prefix="viter-report-") as staging:
+        logs = dict(_logs(store, run, Path(staging)))
+        home = _home(store, run)
+        found = measured.read(home)
+        if not logs and found is None:
+            known = ", ".join(sorted(list_runs(store))) or "no runs"
+            raise DataError(f"run {run}: the store {store} has nothing of it; it holds {known}")
+        page = render(run, found, logs)
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / FILE
+    path.write_text(page)
+    return path
+
+
+def render(run: str, found: Measured | None, logs: Mapping[str, Path]) -> str:
+    """The page of what was measured and of the logs of its stages (stage name to directory)."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    template = Environment(
+        loader=PackageLoader("services", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(FILE)
+    return template.render(
+        run=run,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        sentences=findings.sentences(found) if found else ["This run was not evaluated."],
+        compute=figures.against_compute(found) if found else [],
+        iterations=figures.by_iteration(found) if found else [],
+        rows=list(_numbers(found)) if found else [],
+        unseen=list(_unseen(found)) if found else [],
+        episodes=[*(_evaluated(found) if found else ()), *_trained(logs)],
+        curves=[(STAGE_TITLES[stage], drawn) for stage, log in logs.items() if (drawn := _curves(stage, log))],
+        events=list(_events(logs)),
+        config=_config(logs),
+        environment=_environment(logs),
+    )
+
+
+def _home(store: str, run: str) -> Path:
+    opened = open_store(store)
+    return opened.at(run) if isinstance(opened, LocalStore) else Path("runs") / run
+
+
+def _logs(store: str, run: str, staging: Path) -> Iterator[tuple[str, Path]]:
+    """The log directories of a run: those of its stages, or its own where it is a stage by itself."""
+    for stage in (*STAGES, ""):
+        name = f"{run}-{stage}" if stage else run
+        directory = runlog.RunLog.of(store, name, staging=staging).directory
+        if (directory / "metrics.jsonl").exists():
+            yield stage, directory
+
+
+def _curves(stage: str, log: Path) -> list[figures.Figure]:
+    rows = runlog.read_metrics(log)
+    return figures.training_curves(stage or (rows[-1]["stage"] if rows else ""), rows)
+
+
+def _numbers(found: Measured) -> Iterator[dict[str, Any]]:
+    """One row for each point and suite."""
+    scale, unit = figures.flop_unit(max((p.flops for p in found.points), default=0))
+    order = list(STAGE_NAMES)
+    for point in sorted(found.points, key=lambda p: (order.index(p.stage), p.flops)):
+        for suite in found.suites:
+            if suite in point.results:
+                yield {
+                    "stage": STAGE_NAMES[point.stage],
+                    "style": point.stage,
+                    "checkpoint": point.checkpoint,
+                    "digest": point.digest[:12],
+                    "is_final": point.is_final,
+                    "compute": f"{point.flops / scale:.3g} {unit}",
+                    "result": point.results[suite],
+                }
+
+
+def _unseen(found: Measured) -> Iterator[dict[str, Any]]:
+    """Hands seen in training and hands held out, side by side, so that nobody reads memory as arithmetic."""
+    for seen in found.suites:
+        held_out = f"{seen}-unseen" if not seen.endswith("-unseen") else ""
+        for stage, name in STAGE_NAMES.items():
+            point = found.final(stage)
+            if point is not None and seen in point.results and held_out in point.results:
+                yield {
+                    "stage": name,
+                    "style": stage,
+                    "suite": seen,
+                    "all": point.results[seen].success,
+                    "unseen": point.results[held_out].success,
+                }
+
+
+def _evaluated(found: Measured) -> Iterator[Shown]:
+    """A few episodes of each last checkpoint and suite."""
+    for stage, name in STAGE_NAMES.items():
+        point = found.final(stage)
+        for item in point.episodes if point else ():
+            turns = [Said(t.answer, t.status, t.reward, t.feedback) for t in item.turns]
+            yield Shown(f"{name} on {item.suite}", stage, item.task, item.prompt, item.success, turns)
+
+
+def _trained(logs: Mapping[str, Path]) -> Iterator[Shown]:
+    """A few episodes of the last step that RL learned from."""
+    log = logs.get("ppo")
+    steps = runlog.episode_steps(log) if log else []
+    if log is None or not steps:
+        return
+    for episode in runlog.read_episodes(log, steps[-1])[:TRAINING_EPISODES]:
+        turns = [Said(t.answer, t.status.value, t.reward, t.feedback) for t in episode.turns]
+        whose = f"RL while training, step {steps[-1]}"
+        yield Shown(whose, "ppo", episode.task.id, "", episode.is_success, turns)
+
+
+def _events(logs: Mapping[str, Path]) -> Iterator[dict[str, str]]:
+    """What happened, oldest first; the newest `TOLD_EVENTS` of them."""
+    rows = [(row, stage) for stage, log in logs.items() for row in runlog.read_events(log)]
+    for row, stage in sorted(rows, key=lambda pair: pair[0]["time"])[-TOLD_EVENTS:]:
+        told = {key: value for key, value in row.items() if key not in ("time", "kind")}
+        yield {
+            "time": datetime.fromtimestamp(row["time"], UTC).strftime("%H:%M:%S"),
+            "stage": STAGE_TITLES[stage],
+            "kind": str(row["kind"]).replace("_", " "),
+            "told": "  ".join(f"{key} {value}" for key, value in told.items()),
+        }
+
+
+def _config(logs: Mapping[str, Path]) -> str:
+    import yaml
+
+    newest = _json(logs, "config.json")
+    return yaml.safe_dump(newest, sort_keys=False, allow_unicode=True) if newest else ""
+
+
+def _environment(logs: Mapping[str, Path]) -> list[tuple[str, str]]:
+    flat: list[tuple[str, str]] = []
+    for key, value in _json(logs, "environment.json").items():
+        if isinstance(value, dict):
+            flat.extend((str(name), str(version)) for name, version in value.items())
+        else:
+            flat.append((str(key), " ".join(value) if isinstance(value, list) else str(value)))
+    return flat
+
+
+def _json(logs: Mapping[str, Path], name: str) -> dict[str, Any]:
+    """A file of the last stage that has it."""
+    for log in reversed(list(logs.values())):
+        if (log / name).exists():
+            return dict(json.loads((log / name).read_text()))
+    return {}
