@@ -2,28 +2,23 @@
 
 Every public method is collective: all ranks call it, in the same order, or none does. Losses are normalised by counts
 of the *global* minibatch, so the update does not depend on how rows were dealt to ranks and passes. DeepSpeed is
-imported by this module and `learner_state` alone, and only when a learner starts.
+imported by `learner_engine` and `learner_state` alone, and only when a learner starts.
 """
 
-import contextlib
-import io
-import logging
 import math
-import os
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import transformers
 from torch import Tensor
 
 from envs.base import ViterError, seed_of
 from trainers.compute import Compute
 from trainers.config import LearnerConfig, ModelConfig, ScheduleConfig
+from trainers.learner_engine import join, make_engine
 from trainers.learner_state import Counters, gathered, load_state, save_model, save_state
 from trainers.objectives import Counts, Objective
 from trainers.packing import Batch
@@ -31,7 +26,6 @@ from trainers.policy import CriticSettings, Outputs, Policy, load_model
 from trainers.schedule import learning_rate
 
 MAX_SKIPS = 10  # updates in a row without a finite gradient: the run is lost, not unlucky
-BUCKET_ELEMENTS = 1024 * 50_000  # gradients reduced together, at most: DeepSpeed allocates this much up front
 
 
 class DivergedError(ViterError):
@@ -72,12 +66,12 @@ class Learner:
         Raises:
             DataError: no loadable model.
         """
-        device = _join()
+        device = join()
         policy = Policy(load_model(model_dir, model), critic, seed)
         reference = None
         if with_reference:
             reference = Policy(load_model(model_dir, model), None).to(device).eval().requires_grad_(False)
-        engine = _engine(policy, learner, schedule, critic, bf16=model.dtype == "bfloat16")
+        engine = make_engine(policy, learner, schedule, critic, bf16=model.dtype == "bfloat16")
         return cls(engine, model_dir, critic, learner, schedule, total_updates, reference, seed)
 
     @property
@@ -277,68 +271,3 @@ class Learner:
 
     def _clock(self, phase: str, started: float) -> None:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
-
-
-def _join() -> torch.device:
-    """This rank's device, in a process group: the one that exists, or one of this process alone."""
-    has_gpu = torch.cuda.is_available()
-    if not has_gpu:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if has_gpu else "gloo", store=dist.HashStore(), rank=0, world_size=1)
-    import deepspeed
-
-    # its shared-memory all-reduce would be compiled at the first start: 30 s and a C++ compiler, to win microseconds
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # of names DeepSpeed calls
-    os.environ.setdefault("LOCAL_RANK", "0")
-    if has_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    deepspeed.init_distributed(dist_backend="nccl" if has_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
-    return torch.device("cuda", torch.cuda.current_device()) if has_gpu else torch.device("cpu")
-
-
-def _engine(
-    policy: Policy, config: LearnerConfig, schedule: ScheduleConfig, critic: CriticSettings | None, *, bf16: bool
-) -> Any:
-    import deepspeed
-
-    groups = [{"name": "policy", "params": list(policy.model.parameters()), "lr": schedule.learning_rate}]
-    if critic is not None and policy.critic is not None:
-        groups.append({"name": "critic", "params": list(policy.critic.parameters()), "lr": critic.learning_rate})
-    # fused: one kernel over all weights, where the default on CPU is a Python loop over each
-    optimizer = torch.optim.AdamW(
-        groups, lr=schedule.learning_rate, betas=config.betas, eps=config.adam_eps, weight_decay=config.weight_decay,
-        fused=True,
-    )  # fmt: skip
-    parameters = sum(p.numel() for p in policy.parameters())
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints memory tables, whatever its log level
-        engine, *_ = deepspeed.initialize(
-            model=policy, optimizer=optimizer, config=_settings(config, parameters, bf16=bf16), dist_init_required=False
-        )
-    return engine
-
-
-def _settings(config: LearnerConfig, parameters: int, *, bf16: bool) -> dict[str, Any]:
-    """DeepSpeed's own configuration.
-
-    In bfloat16, stage 0 runs as stage 1: there DeepSpeed keeps float32 master weights and sums gradients in float32.
-    """
-    stage = max(config.zero_stage, 1) if bf16 else config.zero_stage
-    bucket = min(-(-parameters // 1024) * 1024, BUCKET_ELEMENTS)
-    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
-    if config.offload_optimizer and stage:
-        zero["offload_optimizer"] = {"device": "cpu"}
-    return {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "steps_per_print": None,
-        "zero_optimization": zero,
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        # without ZeRO the learner clips itself, with torch, since it must see the norm before the step
-        "gradient_clipping": config.max_grad_norm if stage else 0.0,
-        **({"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}} if bf16 else {}),
-    }
