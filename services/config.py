@@ -20,7 +20,7 @@ class LimitsConfig(Config):
     deadline_s: float = Field(120.0, gt=0)
     """Seconds a request may take, streaming included. No header of the client's changes it."""
     max_tokens: int = Field(4096, ge=1)
-    """Most tokens a request may ask for; also what a request gets that names no number, as far as the model's length goes."""
+    """Most tokens a request may ask for; one that names no number gets these, as far as the model's length goes."""
     choices: int = Field(16, ge=1)
     """Most completions of one prompt (`n`), and most prompts of one completion request."""
     requests: int = Field(256, ge=1)
@@ -35,8 +35,8 @@ class ServiceConfig(Config):
     store: str = "runs"
     """The store whose checkpoints are served: a local directory or any pyarrow.fs URI."""
     state: str | None = None
-    """Local directory of token hashes (`service/`) and evaluation journals (`evaluations/`). Null is the store itself, which
-    must then be a local directory."""
+    """Local directory of token hashes (`service/`) and evaluation journals (`evaluations/`). Null is the store itself,
+    which must then be a local directory."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(8000, ge=1, le=65535)
@@ -63,9 +63,13 @@ class ServiceConfig(Config):
     @model_validator(mode="after")
     def _is_safe_and_complete(self) -> Self:
         if self.auth == "none" and self.host not in LOOPBACK:
-            raise ValueError(f"auth 'none' would open {self.host} to everybody; keep auth 'token', or listen on 127.0.0.1")
+            raise ValueError(
+                f"auth 'none' would open {self.host} to everybody; keep auth 'token', or listen on 127.0.0.1"
+            )
         if self.state is None and "://" in self.store:
-            raise ValueError(f"the store {self.store} is remote; name a local directory for tokens and journals in `state`")
+            raise ValueError(
+                f"the store {self.store} is remote; name a local directory for tokens and journals in `state`"
+            )
         return self
 
     @property

@@ -1,0 +1,287 @@
+"""The Ray Serve application: three deployments, and how they are started and stopped. The only module with ray.serve.
+
+    HTTP ─► Gateway (routes, tokens, registry) ─► Replica (one engine) × replicas
+                └────────────► EvaluationManager ──────┘
+
+Deploy it with `serve deploy deploy/serve.yaml`, which calls `build`, or from Python and `viter serve` with `start`.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+import urllib.request
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.handle import DeploymentHandle
+
+from envs.base import ConfigError, ViterError
+from services.config import ServiceConfig
+from services.evaluations import Evaluations, PlayOrder
+from services.guard import BODY_LIMIT_VARIABLE, Tokens, ensure_token
+from services.journal import Journal
+from services.orders import Evaluation, EvaluationList, EvaluationOrder, Item, ItemList
+from services.registry import Registry
+from services.replica import Completions, EngineReplica, Head, ReplicaState, ServedEngine
+from services.web import web
+from trainers.checkpoints import Checkpoint
+
+APPLICATION = "viter"
+START_WAIT_S = 300.0
+WARM_RETRY_S = 5.0
+LIGHT_CPUS = 0.1  # what the gateway and the evaluation manager reserve: they wait more than they work
+OBJECT_STORE_BYTES = 256 << 20  # requests and items are small; a larger one would only take memory from engines
+
+logger = logging.getLogger("viter.app")
+_owns_ray = False  # whether `start` began Ray in this process, so that `stop` ends it
+
+
+class Replica(EngineReplica):
+    """An EngineReplica in a process of its own. It loads a checkpoint as soon as there is one."""
+
+    def __init__(self, config: ServiceConfig):
+        super().__init__(config, lambda directory, version: _start_engine(config, directory, version))
+        self._warming: asyncio.Task[None] | None = None  # ends once a checkpoint is held; starts with the first check
+
+    async def check_health(self) -> None:
+        if self._warming is None:
+            self._warming = asyncio.create_task(self._warm())
+        await super().check_health()
+
+    async def _warm(self) -> None:
+        """Load the first checkpoint. A store without one is asked again; a request that comes first loads its own."""
+        registry = Registry(self._config.store)
+        while self._engine is None:
+            try:
+                warm = self._config.warm
+                checkpoint = await registry.resolve(warm) if warm else await registry.newest()
+                if checkpoint is not None:
+                    await self.warm(checkpoint)
+                    return
+            except ViterError as error:
+                logger.warning("nothing is loaded yet: %s", error)
+            await asyncio.sleep(WARM_RETRY_S)
+
+    async def __del__(self) -> None:
+        await self.close()
+
+
+async def _start_engine(config: ServiceConfig, directory: Path, version: int) -> tuple[ServedEngine, Completions]:
+    from cluster.engine import Engine, OpenAi
+
+    engine = await Engine.start(directory, config.engine, weight_version=version)
+    return engine, OpenAi(engine)
+
+
+class EvaluationManager:
+    """Evaluations in a process of their own; played by the replicas."""
+
+    async def __init__(self, config: ServiceConfig, replica: DeploymentHandle):  # type: ignore[misc]  # Serve awaits it
+        self._replica = replica
+        self._jobs = Evaluations(
+            Journal(config.state_directory),
+            Registry(config.store),
+            self._play,
+            replicas=config.replicas,
+            most_open=config.limits.evaluations,
+        )
+        await self._jobs.start()
+
+    async def order(self, order: EvaluationOrder, key: str | None) -> Evaluation:
+        return await self._jobs.order(order, key=key)
+
+    async def get(self, evaluation_id: str) -> Evaluation:
+        return self._jobs.get(evaluation_id)
+
+    async def page(self, limit: int, after: str | None) -> EvaluationList:
+        return self._jobs.page(limit=limit, after=after)
+
+    async def items(self, evaluation_id: str, limit: int, after: str | None) -> ItemList:
+        return await self._jobs.items(evaluation_id, limit=limit, after=after)
+
+    async def cancel(self, evaluation_id: str) -> Evaluation:
+        return await self._jobs.cancel(evaluation_id)
+
+    def check_health(self) -> None:
+        self._jobs.check()
+
+    async def _play(self, order: PlayOrder) -> AsyncGenerator[list[Item], None]:
+        answers = self._replica.options(stream=True).play.remote(order)
+        try:
+            async for items in answers:
+                yield items
+        finally:
+            answers.cancel()
+
+    async def __del__(self) -> None:
+        await self._jobs.close()
+
+
+class _Jobs:
+    """The evaluation manager, as the routes call it."""
+
+    def __init__(self, manager: DeploymentHandle):
+        self._manager = manager
+
+    async def order(self, order: EvaluationOrder, key: str | None) -> Evaluation:
+        return await self._manager.order.remote(order, key)
+
+    async def get(self, evaluation_id: str) -> Evaluation:
+        return await self._manager.get.remote(evaluation_id)
+
+    async def page(self, limit: int, after: str | None) -> EvaluationList:
+        return await self._manager.page.remote(limit, after)
+
+    async def items(self, evaluation_id: str, limit: int, after: str | None) -> ItemList:
+        return await self._manager.items.remote(evaluation_id, limit, after)
+
+    async def cancel(self, evaluation_id: str) -> Evaluation:
+        return await self._manager.cancel.remote(evaluation_id)
+
+
+@serve.ingress()
+class Gateway:
+    """The routes, and what they stand on."""
+
+    def __init__(self, config: ServiceConfig, replica: DeploymentHandle, manager: DeploymentHandle):
+        self._config = config
+        self._replica = replica
+        self.registry = Registry(config.store)
+        self.evaluations = _Jobs(manager)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        is_open = self._config.auth == "none"
+        tokens = None if is_open else Tokens.load(self._config.state_directory / "service")
+        return web(self, tokens=tokens, limits=self._config.limits)
+
+    async def complete(
+        self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float
+    ) -> AsyncGenerator[Head | str, None]:
+        answers = self._replica.options(stream=True).complete.remote(route, body, checkpoint, deadline_s)
+        try:
+            async for answer in answers:
+                yield answer
+        finally:
+            answers.cancel()
+
+    async def is_engine_up(self) -> bool:
+        state: ReplicaState = await self._replica.state.remote()
+        return state.is_up
+
+
+def build(args: ServiceConfig) -> serve.Application:
+    """The application of `deploy/serve.yaml`. Makes the first token if there is none; the state directory holds it."""
+    config = args.anchored()
+    if config.auth == "token":
+        ensure_token(config.state_directory / "service")
+    at_once = config.limits.requests + config.limits.evaluations
+    replica = serve.deployment(
+        Replica,
+        name="replica",
+        num_replicas=config.replicas,
+        max_ongoing_requests=at_once,
+        health_check_period_s=5,
+        ray_actor_options={"num_cpus": config.replica_cpus, "num_gpus": config.replica_gpus},
+    ).bind(config)
+    light = {"num_cpus": LIGHT_CPUS}
+    manager = serve.deployment(
+        EvaluationManager, name="evaluations", max_ongoing_requests=at_once, ray_actor_options=light
+    ).bind(config, replica)
+    # more than the guard lets in, so that the guard's 429 is the one that clients see
+    return serve.deployment(Gateway, name="gateway", max_ongoing_requests=2 * at_once, ray_actor_options=light).bind(
+        config, replica, manager
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A running service. `token` is there once in its life: at the very first start."""
+
+    url: str
+    token: str | None
+    state: Path
+
+
+def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S) -> Started:
+    """Start the service on this machine's Ray, or the one RAY_ADDRESS names, and return when it answers.
+
+    It answers /livez then; /readyz turns 200 when an engine holds a checkpoint. `stop` ends it.
+
+    Raises:
+        ConfigError: the port is taken, or the store or state directory is unusable.
+    """
+    config = config.anchored()
+    _check_port(config.host, config.port)
+    if "://" not in config.store and not Path(config.store).is_dir():
+        raise ConfigError(f"store: {config.store} is no directory; train something first, or name another with --store")
+    token = ensure_token(config.state_directory / "service") if config.auth == "token" else None
+    _join_ray(config)
+    serve.start(proxy_location="HeadOnly", http_options=HTTPOptions(host=config.host, port=config.port))
+    serve.run(build(config), name=APPLICATION, route_prefix="/", blocking=False)
+    url = f"http://{'127.0.0.1' if config.host == '0.0.0.0' else config.host}:{config.port}"
+    _wait_for(f"{url}/livez", wait_s)
+    return Started(url=url, token=token, state=config.state_directory)
+
+
+def stop() -> None:
+    """End the service, and Ray with it where `start` began it."""
+    global _owns_ray
+    serve.shutdown()
+    if _owns_ray:
+        ray.shutdown()
+        _owns_ray = False
+
+
+def _join_ray(config: ServiceConfig) -> None:
+    global _owns_ray
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+        return
+    # the proxy reads these where it starts; on a cluster that runs already they belong into its environment
+    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "services.guard:proxy_middlewares")
+    os.environ[BODY_LIMIT_VARIABLE] = str(config.limits.body_bytes)
+    needed = config.replicas * config.replica_cpus + 1
+    ray.init(
+        num_cpus=max(os.cpu_count() or 1, int(needed + 0.999)),
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+    )
+    _owns_ray = True
+
+
+def _check_port(host: str, port: int) -> None:
+    """Whether the port is free, before anything is started on it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = "is taken" if error.errno == 98 else f"cannot be listened on ({error.strerror})"
+            raise ConfigError(
+                f"port: {port} on {host} {reason}; stop what listens there, or choose another with --port"
+            ) from None
+
+
+def _wait_for(url: str, wait_s: float) -> None:
+    end = time.monotonic() + wait_s
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.1)
+    raise ConfigError(f"{url}: no answer within {wait_s:g} s of the start; the service's log says why")

@@ -1,0 +1,177 @@
+"""The HTTP surface from Python. The same for the command line, the demo and the tests."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from cluster.jobs import RetryableError
+from envs.base import ConfigError, DataError, ViterError
+from services.guard import TOKEN_FILE
+from services.orders import Evaluation, EvaluationList, Item, ItemList
+from services.registry import ModelCard, ModelList
+
+FIRST_POLL_S, LONGEST_POLL_S = 0.2, 2.0
+PAGE = 500
+
+
+class ServiceError(ViterError):
+    """The service refused or failed; the message is what it said."""
+
+
+class ServiceUnreachable(RetryableError):
+    """Nobody answers at this address."""
+
+
+def saved_token(state: Path | str) -> str | None:
+    """The operator's token as `viter serve` left it in the state directory, if it is there."""
+    path = Path(state) / "service" / TOKEN_FILE
+    return path.read_text().strip() if path.is_file() else None
+
+
+class Client:
+    """A service at `url`. Every failure is one sentence."""
+
+    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = 150.0):
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def models(self) -> list[ModelCard]:
+        """Every checkpoint served."""
+        return ModelList.model_validate(self._ask("GET", "/v1/models")).data
+
+    def model(self, name: str) -> ModelCard:
+        """One checkpoint, by name or alias."""
+        return ModelCard.model_validate(self._ask("GET", f"/v1/models/{name}"))
+
+    def chat(self, model: str, messages: Sequence[dict[str, Any]], **options: Any) -> dict[str, Any]:
+        """OpenAI's chat completion, as it came."""
+        return self._ask("POST", "/v1/chat/completions", {"model": model, "messages": list(messages), **options})
+
+    def evaluate(self, checkpoint: str, *, idempotency_key: str | None = None, **order: Any) -> Evaluation:
+        """Order an evaluation; the other arguments are fields of `EvaluationOrder`."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        body = {"checkpoint": checkpoint, **order}
+        return Evaluation.model_validate(self._ask("POST", "/v1/evaluations", body, headers=headers))
+
+    def evaluation(self, evaluation_id: str) -> Evaluation:
+        """How it stands now."""
+        return Evaluation.model_validate(self._ask("GET", f"/v1/evaluations/{evaluation_id}"))
+
+    def evaluations(self, limit: int = 20) -> list[Evaluation]:
+        """The newest ones."""
+        return EvaluationList.model_validate(self._ask("GET", "/v1/evaluations", params={"limit": limit})).data
+
+    def cancel(self, evaluation_id: str) -> Evaluation:
+        """Stop it."""
+        return Evaluation.model_validate(self._ask("POST", f"/v1/evaluations/{evaluation_id}/cancel"))
+
+    def wait(
+        self,
+        evaluation_id: str,
+        on_progress: Callable[[Evaluation], object] = lambda _: None,
+        *,
+        deadline_s: float | None = None,
+    ) -> Evaluation:
+        """Poll until it has ended, telling each state. Raises ServiceError where it failed, or `deadline_s` passed."""
+        end = time.monotonic() + deadline_s if deadline_s else None
+        pause = FIRST_POLL_S
+        while True:
+            evaluation = self.evaluation(evaluation_id)
+            on_progress(evaluation)
+            if evaluation.status == "failed":
+                raise ServiceError(f"{evaluation.id} of {evaluation.model} failed: {evaluation.error}")
+            if evaluation.has_ended:
+                return evaluation
+            if end and time.monotonic() > end:
+                counts = evaluation.counts
+                raise ServiceError(
+                    f"{evaluation.id} has not ended after {deadline_s:g} s: {counts.done} of {counts.total}"
+                )
+            time.sleep(pause)
+            pause = min(LONGEST_POLL_S, pause * 1.5)
+
+    def items(self, evaluation_id: str) -> Iterator[Item]:
+        """Every finished item, page by page."""
+        after: str | None = None
+        while True:
+            params = {"limit": PAGE, **({"after": after} if after else {})}
+            page = ItemList.model_validate(self._ask("GET", f"/v1/evaluations/{evaluation_id}/items", params=params))
+            yield from page.data
+            if not page.has_more:
+                return
+            after = page.last_id
+
+    def verify(self, **order: Any) -> dict[str, Any]:
+        """Judge one answer: the fields of a line of `viter verify`."""
+        return self._ask("POST", "/v1/verify", order)
+
+    def suites(self) -> list[dict[str, Any]]:
+        """The frozen task sets."""
+        return self._ask("GET", "/v1/suites")["data"]
+
+    def is_ready(self) -> bool:
+        """Whether the service can answer for a checkpoint now."""
+        try:
+            return self._http.get("/readyz").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        params: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        try:
+            answer = self._http.request(method, path, json=body, params=params, headers=headers)
+        except httpx.ConnectError:
+            raise ServiceUnreachable(
+                f"{self.url}: nobody answers; start it with `viter serve`, or name the service with --url"
+            ) from None
+        except httpx.TimeoutException:
+            raise ServiceUnreachable(f"{self.url}{path}: no answer in time; is the service overloaded?") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServiceUnreachable(f"{self.url}{path}: {error or type(error).__name__}") from None
+        if answer.is_success:
+            return answer.json()
+        raise self._refusal(answer)
+
+    def _refusal(self, answer: httpx.Response) -> ViterError:
+        said = _detail(answer)
+        if answer.status_code in (401, 403):
+            return ConfigError(
+                f"{self.url}: {said} ({answer.status_code}); set VITER_TOKEN to the one that `viter serve` showed, "
+                f"or to what stands in STORE/service/{TOKEN_FILE}"
+            )
+        if answer.status_code == 404:
+            return DataError(f"{self.url}: {said}")
+        if answer.status_code == 422:
+            return ConfigError(f"{self.url}: {said}")
+        return ServiceError(f"{self.url}: {said} (HTTP {answer.status_code})")
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        body = answer.json()
+        return str(body.get("detail") or body["error"]["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return " ".join(answer.text.split())[:200] or answer.reason_phrase

@@ -1,0 +1,134 @@
+"""Evaluations at rest: what was ordered, each finished item, what came of it.
+
+    <state>/evaluations/<id>/order.json      written first: with it the evaluation exists
+                             items.jsonl     one line per finished item, appended and synced in batches
+                             result.json     written last: with it the evaluation has ended
+
+A process that dies leaves at most one torn last line, which the next one cuts off. Each item stands once.
+"""
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from envs.base import ConfigError, ViterError
+from services.orders import Evaluation, Item
+
+EVALUATION_ID = re.compile(r"eval-[0-9a-f]{8,64}", re.ASCII)
+LOCK_WAIT_S = 20.0  # a replaced manager's process ends within its grace; a second service never does
+
+
+class EvaluationMissing(ViterError):
+    """No evaluation of that id."""
+
+
+class Journal:
+    """The evaluations of one state directory. One process at a time writes: it holds the lock."""
+
+    def __init__(self, state: Path):
+        self.root = state / "evaluations"
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Become the one writer. Waits for a predecessor to end.
+
+        Raises:
+            ConfigError: another service holds this directory.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    self.close()
+                    raise ConfigError(
+                        f"{self.root}: another service runs the evaluations of this directory; stop it, or name "
+                        "another directory in `state`"
+                    ) from None
+                time.sleep(0.1)
+
+    def close(self) -> None:
+        """Let another process write."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def create(self, evaluation: Evaluation) -> None:
+        """Write a new evaluation's order."""
+        folder = self._folder(evaluation.id)
+        folder.mkdir(exist_ok=True)  # a kill right here leaves an empty one
+        _replace(folder / "order.json", evaluation.model_dump_json(indent=1))
+
+    def finish(self, evaluation: Evaluation) -> None:
+        """Write what came of it."""
+        _replace(self._folder(evaluation.id) / "result.json", evaluation.model_dump_json(indent=1))
+
+    def append(self, evaluation_id: str, items: Sequence[Item]) -> None:
+        """Add finished items, durably."""
+        with (self._folder(evaluation_id) / "items.jsonl").open("ab") as file:
+            file.write(b"".join(item.model_dump_json().encode() + b"\n" for item in items))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def load(self, evaluation_id: str) -> Evaluation:
+        """The evaluation as it was left: ended, or as it was ordered.
+
+        Raises:
+            EvaluationMissing: no such evaluation.
+        """
+        folder = self._folder(evaluation_id)
+        for name in ("result.json", "order.json"):
+            try:
+                return Evaluation.model_validate_json((folder / name).read_bytes())
+            except FileNotFoundError:
+                continue
+        raise EvaluationMissing(f"no evaluation {evaluation_id}")
+
+    def repaired(self, evaluation_id: str) -> list[Item]:
+        """Its finished items, in order, once a torn last line has been cut off."""
+        path = self._folder(evaluation_id) / "items.jsonl"
+        if not path.exists():
+            return []
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            os.truncate(path, len(whole))
+        return [Item.model_validate_json(line) for line in whole.splitlines()]
+
+    def items(self, evaluation_id: str) -> list[Item]:
+        """Its finished items, in order; changes nothing."""
+        path = self._folder(evaluation_id) / "items.jsonl"
+        data = path.read_bytes() if path.exists() else b""
+        return [Item.model_validate_json(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+
+    def ids(self) -> list[str]:
+        """Every evaluation there is."""
+        if not self.root.exists():
+            return []
+        folders = [entry.name for entry in self.root.iterdir() if EVALUATION_ID.fullmatch(entry.name)]
+        return sorted(name for name in folders if (self.root / name / "order.json").exists())
+
+    def _folder(self, evaluation_id: str) -> Path:
+        if not EVALUATION_ID.fullmatch(evaluation_id):
+            raise EvaluationMissing(f"no evaluation {evaluation_id[:80]!r}; an id looks like eval-0123456789abcdef")
+        return self.root / evaluation_id
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

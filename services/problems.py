@@ -1,0 +1,135 @@
+"""How an error is told over HTTP: RFC 9457 problem+json, with OpenAI's error object inside it on OpenAI's routes.
+
+`STATUS` is the one table from error classes to status codes.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from envs.base import ViterError
+
+STATUS = {
+    "CheckpointMissing": 404,
+    "EvaluationMissing": 404,
+    "IdempotencyConflict": 422,
+    "TooMuch": 422,
+    "Busy": 429,
+    "EngineDown": 503,
+    "EngineDead": 503,
+    "WeightsRefused": 503,
+    "StoreFull": 507,
+    "CheckpointDamaged": 500,
+    "DataError": 422,
+    "ConfigError": 422,
+    "RetryableError": 503,
+}
+"""By class name, nearest class first: naming the classes would import what defines them."""
+RETRY_AFTER_S = {429: 1, 503: 5}
+OPENAI_ROUTES = ("/v1/models", "/v1/chat/", "/v1/completions")
+OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+logger = logging.getLogger("viter.http")
+
+
+class Busy(ViterError):
+    """More is asked at once than the service takes on."""
+
+
+class EngineDown(ViterError):
+    """The engine is starting, or died under the request."""
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What was raised at first, where Ray wrapped it on its way between processes."""
+    inner = getattr(error, "cause", None)
+    return inner if isinstance(inner, BaseException) else error
+
+
+def status_of(error: BaseException) -> int:
+    """The status of an error, by the nearest of its classes that the table knows; 500 where it knows none."""
+    return next((STATUS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in STATUS), 500)
+
+
+def problem(
+    path: str,
+    status: int,
+    detail: str,
+    *,
+    request_id: str,
+    errors: list[dict[str, str]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The answer that tells one problem."""
+    title = HTTPStatus(status).phrase
+    body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": path}
+    body["request_id"] = request_id
+    if errors:
+        body["errors"] = errors
+    if path.startswith(OPENAI_ROUTES):
+        kind = OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+        param = errors[0]["pointer"].strip("/").replace("/", ".") if errors else ("model" if status == 404 else None)
+        body["error"] = {"message": detail, "type": kind, "param": param, "code": status}
+    also = {"Retry-After": str(RETRY_AFTER_S[status])} if status in RETRY_AFTER_S else {}
+    return JSONResponse(body, status, {**also, **(headers or {})}, media_type="application/problem+json")
+
+
+def of_error(path: str, error: BaseException, *, request_id: str) -> Response:
+    """The answer that tells an exception. What is no user's mistake is logged and kept from the client."""
+    cause = cause_of(error)
+    if isinstance(cause, TimeoutError | asyncio.TimeoutError):
+        detail = "the request ran past the service's deadline; ask for fewer tokens, or for several smaller requests"
+        return problem(path, 504, detail, request_id=request_id)
+    status = status_of(cause)
+    if isinstance(cause, ViterError):
+        return problem(path, status, " ".join(str(cause).split()), request_id=request_id)
+    if type(cause).__name__ in ("ActorDiedError", "RayActorError", "EngineDeadError", "BackPressureError"):
+        return problem(path, 503, "the engine is being restarted; try again soon", request_id=request_id)
+    logger.error("request %s: unexpected error", request_id, exc_info=error)
+    detail = f"an unexpected error; the service's log names it under request {request_id}"
+    return problem(path, 500, detail, request_id=request_id)
+
+
+def install(web: FastAPI) -> None:
+    """Tell every error of `web` in these words."""
+
+    @web.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        errors = [
+            {
+                "pointer": "/" + "/".join(str(part) for part in e["loc"][1:]),
+                "detail": e["msg"].removeprefix("Value error, "),
+            }
+            for e in error.errors()
+        ]
+        status = 400 if error.errors()[0]["type"] == "json_invalid" else 422
+        where = errors[0]["pointer"].strip("/").replace("/", ".") or "body"
+        return problem(
+            request.url.path,
+            status,
+            f"{where}: {errors[0]['detail']}",
+            request_id=request_id_of(request),
+            errors=errors,
+        )
+
+    @web.exception_handler(StarletteHTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        return problem(
+            request.url.path,
+            error.status_code,
+            str(error.detail),
+            request_id=request_id_of(request),
+            headers=error.headers,
+        )
+
+
+def request_id_of(request: Request) -> str:
+    """The id the guard gave this request."""
+    return str(request.scope.get("viter_request_id", "-"))
