@@ -98,7 +98,7 @@ def plain_segment(ids: Sequence[int], sampled: Sequence[bool]) -> Segment:
 
 
 def read_documents(path: Path) -> list[Document]:
-    """The conversations of a Parquet or JSON-lines file with an OpenAI `messages` column; every reply is trained on.
+    """The conversations of a Parquet or JSON-lines file with an OpenAI `messages` column.
 
     Raises:
         DataError: naming the file, row and field that cannot be used.
@@ -147,24 +147,34 @@ def _json(line: str, where: str) -> Any:
 def _document(row: Any, where: str) -> Document:
     messages = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(messages, list) or not messages:
-        raise DataError(f"{where}: `messages` is {messages!r:.60}; it must be a list of messages with role and content")
-    read = tuple(_message(message, f"{where}: messages[{place}]") for place, message in enumerate(messages))
-    roles = [message.role for message in read]
-    if "assistant" not in roles or roles[0] == "assistant":
         raise DataError(
-            f"{where}: messages has the roles {roles}; a user's message and an assistant's reply are needed"
+            f"{where}: `messages` is {_short(messages)}; it must be a list of messages with role and content"
         )
+    read = [_message(message, f"{where}: messages[{place}]") for place, message in enumerate(messages)]
+    roles = [message.role for message, _ in read]
+    if "assistant" not in roles or roles[0] == "assistant":
+        raise DataError(f"{where}: messages has the roles {roles}; a user must ask and an assistant reply")
     for place, pair in enumerate(pairwise(roles), start=1):
         if pair == ("assistant", "assistant"):
             raise DataError(f"{where}: messages[{place}].role is 'assistant' after another assistant; join the two")
+    if not any(is_learned for _, is_learned in read):
+        raise DataError(f"{where}: no reply is learned; give at least one assistant message a weight of 1")
     until = len(roles) - roles[::-1].index("assistant")  # nothing is learned after the last reply
-    return Document(messages=read[:until], trained=tuple(role == "assistant" for role in roles[:until]))
+    return Document(messages=tuple(m for m, _ in read[:until]), trained=tuple(learned for _, learned in read[:until]))
 
 
-def _message(message: Any, where: str) -> Message:
-    role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+def _message(message: Any, where: str) -> tuple[Message, bool]:
+    """The message, and whether it is learned: an assistant's, unless its `weight` is 0 as OpenAI's format has it."""
+    fields = message if isinstance(message, dict) else {}
+    role, content, weight = fields.get("role"), fields.get("content"), fields.get("weight")
     if role not in ROLES:
-        raise DataError(f"{where}.role is {role!r:.60}; allowed are {', '.join(ROLES)}")
+        raise DataError(f"{where}.role is {_short(role)}; allowed are {', '.join(ROLES)}")
     if not isinstance(content, str):
-        raise DataError(f"{where}.content is {content!r:.60}; it must be text")
-    return Message(role=role, text=content)
+        raise DataError(f"{where}.content is {_short(content)}; it must be text")
+    if weight not in (None, 0, 1):
+        raise DataError(f"{where}.weight is {_short(weight)}; allowed are 0, context only, and 1, learned")
+    return Message(role=role, text=content), role == "assistant" and weight != 0
+
+
+def _short(value: Any) -> str:
+    return f"{value!r:.60}"

@@ -24,8 +24,8 @@ class NanoSize(Config):
     """Longest sequence, in tokens."""
 
 
-def create(directory: Path, *, seed: int = 0, size: NanoSize | None = None) -> None:
-    """Write weights, tokenizer and generation config to `directory`. The same seed and size give the same bytes."""
+def create(directory: Path, *, seed: int = 0, size: NanoSize | None = None) -> Path:
+    """`directory`, with weights, tokenizer and generation config. The same seed and size give the same bytes."""
     from trainers.nano.phrases import phrases
 
     size = size or NanoSize()
@@ -39,6 +39,7 @@ def create(directory: Path, *, seed: int = 0, size: NanoSize | None = None) -> N
         "pad_token_id": chat.tokenizer.pad_token_id,
     }
     (directory / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    return directory
 
 
 def _random_model(size: NanoSize, words: Any, seed: int) -> Any:
