@@ -197,5 +197,8 @@ def _generation_stop_ids(directory: Path) -> frozenset[int]:
     path = directory / "generation_config.json"
     if not path.is_file():
         return frozenset()
-    ids = json.loads(path.read_text()).get("eos_token_id")
+    try:
+        ids = json.loads(path.read_text()).get("eos_token_id")
+    except (ValueError, AttributeError):
+        raise DataError(f"{path}: not a JSON object; copy the file from the model again, or remove it") from None
     return frozenset(ids if isinstance(ids, list) else [ids] if ids is not None else [])

@@ -136,3 +136,6 @@ def test_the_generation_config_adds_its_stop_tokens(tmp_path):
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [4, 1]}')
     chat = ChatFormat.load(tmp_path)
     assert set(chat.stop_ids) == {chat.end_id, 1}
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(DataError, match="not a JSON object"):
+        ChatFormat.load(tmp_path)
