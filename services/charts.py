@@ -148,7 +148,7 @@ def _mark(frame: Frame, series: Series, dot: Dot, radius: float) -> str:
 
 
 def _end_labels(frame: Frame, series: Sequence[Series]) -> str:
-    """Names beside the right edge, at the height where their lines end, pushed apart where they would cover each other."""
+    """Names beside the right edge, as high as their lines end, pushed apart where they would cover each other."""
     wanted = sorted(((frame.y(s.dots[-1].y) + 4, s) for s in series), key=lambda pair: pair[0])
     placed: list[float] = []
     for y, _ in wanted:

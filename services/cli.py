@@ -113,9 +113,12 @@ def serve(
 ) -> None:
     """Serve the checkpoints of a store over HTTP until interrupted."""
     with plain_errors():
+        from envs.base import validated
         from services import serving
+        from services.config import ServiceConfig
 
-        serving.run(store=store, host=host, port=port, auth=not no_auth)
+        asked = {"store": store, "host": host, "port": port, "auth": "none" if no_auth else "token"}
+        serving.run(validated(ServiceConfig, asked, source="viter serve"))
 
 
 @app.command("eval")
@@ -126,12 +129,17 @@ def evaluate(
     viter: Annotated[int, typer.Option(min=1, help="Judged attempts per task.")] = 5,
     temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy.")] = 1.0,
     url: Url = DEFAULT_URL,
+    store: Annotated[str, typer.Option(help="Where the service keeps its token; or set VITER_TOKEN.")] = "runs",
 ) -> None:
     """Measure a checkpoint on ID and OOD suites through a running service."""
     with plain_errors():
-        from services import evaluate_run
+        from services import evaluate_run as evaluations
+        from services.client import Client
+        from services.console import Console
 
-        evaluate_run.one(checkpoint, tuple(suite), n=n, viter=viter, temperature=temperature, url=url)
+        with Client(url, evaluations.token(store)) as client, Console() as console:
+            done = evaluations.one(client, checkpoint, suite, console.show, n=n, viter=viter, temperature=temperature)
+        typer.echo(evaluations.table([(done.model, result) for result in done.results or ()]))
 
 
 @app.command()

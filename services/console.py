@@ -6,10 +6,13 @@ Only progress is shown. What Ray, vLLM and DeepSpeed have to say goes to the run
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console as Terminal
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from cluster.stage_log import Progress
 
 SHOWN = (
     ("loss", "loss"),
@@ -24,14 +27,7 @@ SHOWN = (
 QUIET_S = 30.0  # a plain log gets a sign of life at least this often, and a line per step no more often than steps end
 
 
-class Report(Protocol):
-    """A stage's progress, as `cluster.launch` and the evaluation tell it."""
-
-    stage: str
-    step: int
-    steps: int
-    metrics: Mapping[str, float]
-    message: str
+QUIET_S = 15.0  # in a plain log, a step that says nothing else waits this long
 
 
 class Console:
@@ -42,7 +38,7 @@ class Console:
         self._live = self._terminal.is_terminal
         self._bars = _bars(self._terminal) if self._live else None
         self._tasks: dict[str, TaskID] = {}
-        self._said: dict[str, tuple[int, str]] = {}
+        self._said: dict[str, tuple[int, str, float]] = {}
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -56,7 +52,7 @@ class Console:
         if self._bars:
             self._bars.stop()
 
-    def show(self, report: Report) -> None:
+    def show(self, report: Progress) -> None:
         """Brings a stage's line up to date."""
         if self._bars:
             self._draw(report)
@@ -67,7 +63,18 @@ class Console:
         """Prints lines that stay, above what is live. Never read as markup: model text and file names hold brackets."""
         self._terminal.print(text, markup=False, highlight=False)
 
-    def _draw(self, report: Report) -> None:
+    def _is_news(self, report: Progress) -> bool:
+        """Whether a plain log wants this line: numbers, another message, the end, or a sign of life now and then."""
+        step, message, at = self._said.get(report.stage, (-1, "", 0.0))
+        now = time.monotonic()
+        if (report.step, report.message) == (step, message):
+            return False
+        is_due = report.metrics or report.message != message or report.step == report.steps or now - at > QUIET_S
+        if is_due:
+            self._said[report.stage] = (report.step, report.message, now)
+        return bool(is_due)
+
+    def _draw(self, report: Progress) -> None:
         assert self._bars is not None
         if report.stage not in self._tasks:
             self._tasks[report.stage] = self._bars.add_task(report.stage, total=report.steps or None, told="")
@@ -77,11 +84,9 @@ class Console:
         else:
             self._bars.update(task, completed=report.step, total=report.steps or None, told=told)
 
-    def _print(self, report: Report) -> None:
-        news = (report.step, report.message)
-        if self._said.get(report.stage) == news:
+    def _print(self, report: Progress) -> None:
+        if not self._is_news(report):
             return
-        self._said[report.stage] = news
         count = f"{report.step}/{report.steps}" if report.steps else ""
         parts = (
             f"{time.monotonic() - self._started:6.0f}s",
@@ -102,8 +107,8 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _bars(terminal: Terminal) -> Progress:
-    return Progress(
+def _bars(terminal: Terminal) -> Bars:
+    return Bars(
         TextColumn("{task.description:<12}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.charts import Dot, Series, lines
-from services.measured import STAGE_NAMES, Measured, Point
-from services.orders import RateModel
+from services.measured import STAGE_NAMES, Measured, Point, told
 
 BRANCHES = ("sft_branch", "ppo")
 CURVES = {
@@ -100,11 +99,6 @@ def training_curves(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[Figur
         if svg:
             figures.append(Figure(WORDS[key], svg))
     return figures
-
-
-def told(rate: RateModel) -> str:
-    """`0.412 [0.370, 0.455]`"""
-    return f"{rate.rate:.3f} [{rate.low:.3f}, {rate.high:.3f}]"
 
 
 def flop_unit(most: float) -> tuple[float, str]:

@@ -11,16 +11,20 @@ from typing import Literal
 from pydantic import Field
 
 from envs.base import Config, ConfigError, DataError, validated
-from services.orders import Item, SuiteResult
+from services.orders import Item, RateModel, SuiteResult
+from trainers.storage import LocalStore, open_store
 
 FILE = "evaluation.json"
 STAGE_NAMES = {"init": "init", "sft_branch": "SFT", "ppo": "RL"}
 
 
+Stage = Literal["init", "sft_branch", "ppo"]
+
+
 class Point(Config):
     """One checkpoint, where it stands on the compute axis, and what it can do."""
 
-    stage: Literal["init", "sft_branch", "ppo"]
+    stage: Stage
     checkpoint: str
     digest: str
     step: int
@@ -62,6 +66,17 @@ class Measured(Config):
     def first(self, kind: str) -> str | None:
         """The main suite of a kind."""
         return next((s for s in self.suites for p in self.points if s in p.results and p.results[s].kind == kind), None)
+
+
+def told(rate: RateModel) -> str:
+    """`0.412 [0.370, 0.455]`"""
+    return f"{rate.rate:.3f} [{rate.low:.3f}, {rate.high:.3f}]"
+
+
+def home(store: str, run: str) -> Path:
+    """Where a run's evaluation and report lie: with the run, or under `./runs` where the store is remote."""
+    opened = open_store(store)
+    return opened.at(run) if isinstance(opened, LocalStore) else Path("runs") / run
 
 
 def read(directory: Path) -> Measured | None:

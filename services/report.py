@@ -16,7 +16,6 @@ from services import figures, findings, measured
 from services.measured import STAGE_NAMES, Measured
 from trainers import runlog
 from trainers.checkpoints import list_runs
-from trainers.storage import LocalStore, open_store
 
 FILE = "report.html"
 STAGES = ("sft", "sft_branch", "ppo")
@@ -48,14 +47,14 @@ class Shown:
 
 
 def write(store: str, run: str) -> Path:
-    """Write `<store>/<run>/report.html` and return its path. With a remote store it is written under `./runs`.
+    """Write `<store>/<run>/report.html` and return its path. See `measured.home`.
 
     Raises:
         DataError: the store holds nothing of `run`.
     """
     with tempfile.TemporaryDirectory(prefix="viter-report-") as staging:
         logs = dict(_logs(store, run, Path(staging)))
-        home = _home(store, run)
+        home = measured.home(store, run)
         found = measured.read(home)
         if not logs and found is None:
             known = ", ".join(sorted(list_runs(store))) or "no runs"
@@ -92,11 +91,6 @@ def render(run: str, found: Measured | None, logs: Mapping[str, Path]) -> str:
         config=_config(logs),
         environment=_environment(logs),
     )
-
-
-def _home(store: str, run: str) -> Path:
-    opened = open_store(store)
-    return opened.at(run) if isinstance(opened, LocalStore) else Path("runs") / run
 
 
 def _logs(store: str, run: str, staging: Path) -> Iterator[tuple[str, Path]]:

@@ -1,0 +1,203 @@
+"""Measuring through the served endpoint: what is ordered of a run's checkpoints, waited for, and kept.
+
+    orders (init, every checkpoint of both branches) ─► service ─► Measured ─► evaluation.json
+
+The same orders under the same keys find what an earlier attempt has already played.
+"""
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.config import EvaluationConfig, RunConfig
+from cluster.launch import run_id
+from cluster.stage_log import Progress
+from envs import suites
+from services import measured
+from services.client import Client, saved_token
+from services.config import LimitsConfig, ServiceConfig
+from services.measured import Measured, Point, Stage
+from services.orders import ENDED, Evaluation, Item, SuiteResult
+from trainers.checkpoints import Checkpoint, Checkpoints, resolve
+from trainers.compute import Compute
+
+SHOWN_EACH = 2  # episodes kept for people, of each suite and each way it can end
+ANSWER_TOKENS = 256  # where no PPO section says how long an answer is
+
+Show = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A checkpoint to be measured."""
+
+    stage: Stage
+    checkpoint: Checkpoint
+    is_final: bool
+
+
+def measure(config: RunConfig, settings: EvaluationConfig, show: Show) -> Measured:
+    """Evaluate init and every checkpoint of both branches on the ID and OOD suites, and keep what came of it."""
+    wanted = list(wanted_of(config))
+    show(Progress(stage="evaluation", step=0, steps=0, message="starting the service"))
+    with _service(config, len(wanted)) as client:
+        ordered = [order(client, config, settings, each) for each in wanted]
+        ended = _wait(client, ordered, show)
+        points = tuple(
+            _point(each, evaluation, start=wanted[0].checkpoint, items=client.items(evaluation.id))
+            for each, evaluation in zip(wanted, ended, strict=True)
+        )
+    found = Measured(
+        run=config.name,
+        environment=config.environment.name,
+        viter=settings.viter,
+        temperature=settings.temperature,
+        deals={stage: getattr(config, stage).deals for stage in ("sft_branch", "ppo") if getattr(config, stage)},
+        points=points,
+    )
+    measured.write(measured.home(config.store.uri, config.name), found)
+    return found
+
+
+def wanted_of(config: RunConfig) -> Iterator[Wanted]:
+    """Init first, then each branch's checkpoints in order. Without an SFT stage, init is the checkpoint it starts from."""
+    if config.sft is not None:
+        *_, init = Checkpoints(config.store.uri, run_id(config, "sft"))
+        yield Wanted("init", init, True)
+    elif "@" in config.model.source:
+        yield Wanted("init", resolve(config.store.uri, config.model.source), True)
+    branches: tuple[Stage, ...] = ("sft_branch", "ppo")
+    for stage in branches:
+        if getattr(config, stage) is not None:
+            *between, last = Checkpoints(config.store.uri, run_id(config, stage))
+            yield from (Wanted(stage, checkpoint, False) for checkpoint in between)
+            yield Wanted(stage, last, True)
+
+
+def order(client: Client, config: RunConfig, settings: EvaluationConfig, wanted: Wanted) -> Evaluation:
+    """Order one evaluation, or find the one that an earlier attempt ordered, unless that one failed."""
+    names = settings.suites or suites.default_suites(config.environment.name)
+    details: dict[str, Any] = {
+        "environment": config.environment.name,
+        "suites": names,
+        "n": settings.n if wanted.is_final else settings.curve_n,
+        "viter": settings.viter,
+        "temperature": settings.temperature,
+        "max_tokens": config.ppo.answer_tokens if config.ppo else ANSWER_TOKENS,
+    }
+    name = wanted.checkpoint.name
+    key = hashlib.sha256(json.dumps([name, wanted.checkpoint.digest, details]).encode()).hexdigest()
+    found = client.evaluate(name, idempotency_key=key, **details)
+    return found if found.status not in ("failed", "canceled") else client.evaluate(name, **details)
+
+
+def one(
+    client: Client, checkpoint: str, names: Sequence[str], show: Show, *, n: int, viter: int, temperature: float
+) -> Evaluation:
+    """Measure one checkpoint through a running service, and wait for it. An interrupt cancels the evaluation."""
+    evaluation = client.evaluate(checkpoint, suites=list(names), n=n, viter=viter, temperature=temperature)
+    try:
+        return _wait(client, [evaluation], show)[0]
+    except KeyboardInterrupt:
+        client.cancel(evaluation.id)
+        raise
+
+
+def token(store: str) -> str | None:
+    """The bearer token of a service: VITER_TOKEN, or what `viter serve` left in a local store."""
+    return os.environ.get("VITER_TOKEN") or saved_token(store)
+
+
+def table(rows: Sequence[tuple[str, SuiteResult]]) -> str:
+    """Rates with their intervals, one line for each result, aligned."""
+    head = ("", "suite", "success", "first attempt", "recognition", "n")
+    body = [
+        (
+            name,
+            result.suite,
+            measured.told(result.success),
+            measured.told(result.first_attempt),
+            measured.told(result.recognition) if result.recognition else "-",
+            str(result.n),
+        )
+        for name, result in rows
+    ]
+    widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (head, *body))
+
+
+def _wait(client: Client, ordered: Sequence[Evaluation], show: Show) -> list[Evaluation]:
+    """Each evaluation once it has ended, telling how many tasks are done."""
+    total = sum(evaluation.counts.total for evaluation in ordered)
+    done_before = 0
+    ended = []
+    for evaluation in ordered:
+
+        def tell(now: Evaluation, before: int = done_before) -> None:
+            show(Progress(stage="evaluation", step=before + now.counts.done, steps=total, message=now.model))
+
+        ended.append(evaluation if evaluation.status in ENDED else client.wait(evaluation.id, tell))
+        done_before += evaluation.counts.total
+    show(Progress(stage="evaluation", step=total, steps=total, message="done"))
+    return ended
+
+
+def _point(wanted: Wanted, evaluation: Evaluation, *, start: Checkpoint, items: Iterator[Item]) -> Point:
+    checkpoint = wanted.checkpoint
+    spent = Compute.from_dict(checkpoint.info.compute).flops - Compute.from_dict(start.info.compute).flops
+    return Point(
+        stage=wanted.stage,
+        checkpoint=checkpoint.name,
+        digest=checkpoint.digest,
+        step=checkpoint.step,
+        flops=max(0, spent),
+        is_final=wanted.is_final,
+        results={result.suite: result for result in evaluation.results or ()},
+        episodes=tuple(shown(items)) if wanted.is_final else (),
+    )
+
+
+def shown(items: Iterator[Item]) -> list[Item]:
+    """The first few of each suite that were solved at once, solved after revision, and not solved."""
+    taken: dict[tuple[str, str], list[Item]] = {}
+    for item in sorted(items, key=lambda item: item.index):
+        kind = "unsolved" if not item.success else "revised" if len(item.turns) > 1 else "at once"
+        rows = taken.setdefault((item.suite, kind), [])
+        if item.error is None and len(rows) < SHOWN_EACH:
+            rows.append(item)
+    return sorted((item for rows in taken.values() for item in rows), key=lambda item: item.suite)
+
+
+@contextmanager
+def _service(config: RunConfig, evaluations: int) -> Iterator[Client]:
+    """A service of this run's store, on a free port, with the engines that its rollouts had."""
+    from services import app
+
+    settings = ServiceConfig(
+        store=config.store.uri,
+        state=str(measured.home(config.store.uri, config.name)) if "://" in config.store.uri else None,
+        port=_free_port(),
+        engine=config.rollout.engine,
+        replicas=config.rollout.workers,
+        replica_cpus=config.placement.rollout_cpus,
+        replica_gpus=config.placement.rollout_gpus,
+        episodes_in_flight=config.rollout.episodes_in_flight,
+        limits=LimitsConfig(evaluations=max(64, 2 * evaluations)),
+    )
+    try:
+        started = app.start(settings)
+        with Client(started.url, started.token or token(str(started.state))) as client:
+            yield client
+    finally:
+        app.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,29 @@
+"""`viter serve`: a service until it is interrupted, and what a person needs to talk to it."""
+
+import threading
+
+from services import app
+from services.config import ServiceConfig
+from services.console import Console
+
+
+def run(config: ServiceConfig) -> None:
+    """Start the service, say how to reach it, and wait for an interrupt."""
+    console = Console()
+    console.tell(f"starting the service of {config.store} on {config.host}:{config.port} (half a minute)")
+    started = app.start(config)
+    try:
+        console.tell(f"serving at {started.url}, its API described at {started.url}/docs")
+        console.tell(_access(config, started))
+        console.tell("Ctrl-C ends it.")
+        threading.Event().wait()
+    finally:
+        app.stop()
+
+
+def _access(config: ServiceConfig, started: app.Started) -> str:
+    if config.auth == "none":
+        return f"no token is asked for:\n  curl {started.url}/v1/models"
+    path = config.state_directory / "service" / "token"
+    made = "a new token was made; it" if started.token else "the token"
+    return f'{made} lies in {path}\n  curl -H "Authorization: Bearer $(cat {path})" {started.url}/v1/models'

@@ -1,0 +1,45 @@
+"""A run from its file to its report: train, measure, tell."""
+
+from cluster import launch
+from cluster.config import RunConfig
+from services import evaluate_run, findings, report
+from services.console import Console
+from services.measured import STAGE_NAMES, Measured
+
+
+def run(config: RunConfig) -> None:
+    """Train every stage, measure them as the run file asks, write the report, and say what came of it."""
+    with Console() as console:
+        result = launch.run(config, progress=console.show)
+        found = evaluate_run.measure(config, config.evaluation, console.show) if config.evaluation else None
+    page = report.write(config.store.uri, config.name)
+    console.tell()
+    console.tell(
+        summary(found) if found else "\n".join(f"{stage}: {c.name}" for stage, c in result.checkpoints.items())
+    )
+    last = list(result.checkpoints.values())[-1].name
+    console.tell(f"\n{next_steps(last, config.store.uri, str(page))}")
+
+
+def summary(found: Measured) -> str:
+    """The last checkpoint of each stage on each suite, and the finding in words."""
+    rows = [
+        (name, point.results[suite])
+        for suite in found.suites
+        for stage, name in STAGE_NAMES.items()
+        if (point := found.final(stage)) and suite in point.results
+    ]
+    return "\n\n".join((evaluate_run.table(rows), "\n".join(findings.sentences(found))))
+
+
+def next_steps(checkpoint: str, store: str, page: str) -> str:
+    """Three things to try, as commands that work from here."""
+    at = "" if store == "runs" else f" --store {store}"
+    return "\n".join(
+        (
+            "Three things to try:",
+            f"  open {page}",
+            f"  viter serve{at}        # then, in another terminal: curl http://127.0.0.1:8000/readyz",
+            f"  viter eval {checkpoint}{at} --suite general_points/ood-rule --n 100 --viter 10",
+        )
+    )
