@@ -1,0 +1,13 @@
+"""The machines: where actors run, how episodes are played, how weights travel.
+
+    launch ─► placement ─► actors ─► orchestrator ⇄ rollout workers ⇄ verifiers
+                                         │ episodes      ▲ weights
+                                         └─► learner_group
+
+Who waits for whom: the learner waits in `Orchestrator.take` for a step's episodes and in `publish` for every engine to
+confirm new weights; the orchestrator waits in `collect` for a worker's finished episodes; an episode waits for its engine,
+then for a verifier; nobody waits for the learner but the gate on staleness in `ledger`.
+
+Knows no HTTP and no command line. Only `actors` uses `ray.remote`, only `engine/` imports vLLM; `ledger`, `rollout`,
+`orchestrator` and the plan in `placement` are plain Python. Start reading at `rollout.play`, then `orchestrator`.
+"""

@@ -77,6 +77,8 @@ class PlacementConfig(Config):
     """How rollout workers lie on nodes."""
     wait_s: float = Field(600.0, gt=0)
     """How long to wait for the cluster to have room, explaining itself every 15 s."""
+    autoscales: bool = False
+    """The cluster adds nodes on demand. Where it does not, a run that can never fit is refused at once."""
 
 
 class EvaluationConfig(Config):

@@ -1,0 +1,381 @@
+"""Hands out tasks, keeps every worker busy, replaces the dead, and gives each learner rank its episodes, each once.
+
+    learner ──publish──► every worker ─► ledger opens steps ─► feeders give orders ─► workers play
+    learner ──take─────► waits for the step ◄─ ledger ◄─ collectors bring receipts home
+
+One task per place (`_tend`) starts a worker, arms it with the newest weights and runs its feeder and collector; whatever
+ends the worker ends those two, its episodes are queued again, and the place starts the next one. Plain asyncio: `actors`
+puts it into an actor and makes `Worker`s of actors. RLlib's FaultTolerantActorManager is not used here: it polls with
+blocking `ray.wait`, sends pickled functions, and marks an actor unhealthy without ever making another in its place.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cluster.ledger import Fate, Ledger, Order, Receipt
+from envs.base import ViterError
+
+RESERVE = 0.25  # orders a worker holds beyond its places, as a share of them: a free place is refilled without asking
+DEATHS_IN_A_ROW = 5  # workers of one place that die without bringing an episode home, before the run is stopped
+
+
+class WorkerDied(ViterError):
+    """A rollout worker is gone or hangs; what it held will be played again."""
+
+
+class WeightsLost(ViterError):
+    """A parcel of weights went with the process that made it."""
+
+
+class WorkersFailed(ViterError):
+    """Rollout workers die again and again, or no verifier judges anything: the run cannot go on."""
+
+
+class Superseded(ViterError):
+    """The learner went back to an earlier step while this call was waiting."""
+
+
+class Worker(Protocol):
+    """One rollout worker, wherever it lives. Every method raises `WorkerDied` when it is gone."""
+
+    name: str
+
+    async def give(self, orders: Sequence[Order]) -> None: ...
+
+    async def collect(self) -> tuple[list[Receipt], Any]:
+        """Receipts, and a reference to the batch that holds their episodes."""
+
+    async def drop(self) -> None: ...
+
+    async def update_weights(self, parcel: Any, version: int) -> None:
+        """Returns once the engine has confirmed the weights' digest. Raises also `WeightsLost`."""
+
+    async def score(self, sequences: list[list[int]]) -> list[list[float]]: ...
+
+    async def bury(self) -> None:
+        """End the process if it still runs. Never raises."""
+
+
+Spawn = Callable[[int, str], Awaitable[Worker]]
+"""Starts the worker of a place under a name; returns once its engine is up. Raises `WorkerDied`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Rows of one record batch, to be read by the learner rank that took them."""
+
+    batch: Any  # reference to a record batch of episodes
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened, for events.jsonl."""
+
+    kind: str
+    time: float
+    fields: dict[str, Any]
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """Where one worker after another works. `worker` is set only while it is armed and may be given orders."""
+
+    number: int
+    worker: Worker | None = None
+    orders_due: asyncio.Event = field(default_factory=asyncio.Event)  # wakes the feeder
+    has_started: bool = False
+    births: int = 0
+    deaths_in_a_row: int = 0
+
+
+class Orchestrator:
+    """See the module. `_changed` wakes whoever waits for a complete step, an armed worker or a failure."""
+
+    def __init__(self, spawn: Spawn, *, ledger: Ledger, workers: int, episodes_in_flight: int) -> None:
+        self._spawn, self._ledger = spawn, ledger
+        self._orders_per_worker = episodes_in_flight + max(1, int(RESERVE * episodes_in_flight))
+        self._places = [_Place(number) for number in range(workers)]
+        self._tenders: list[asyncio.Task[None]] = []
+        self._newest: tuple[int, Any] | None = None  # version, parcel
+        self._publishing = asyncio.Lock()
+        self._changed = asyncio.Condition()
+        self._failure: Exception | None = None
+        self._counts: Counter[str] = Counter()
+        self._staleness: Counter[int] = Counter()
+        self._events: list[Event] = []
+
+    async def start(self) -> None:
+        """Start every worker and wait until each place has, or once had, one whose engine is up."""
+        if not self._tenders:
+            self._tenders = [asyncio.create_task(self._tend(place)) for place in self._places]
+        await self._wait_for(lambda: all(place.has_started or place.births > 1 for place in self._places))
+
+    async def close(self) -> None:
+        """End every worker."""
+        for tender in self._tenders:
+            tender.cancel()
+        await asyncio.gather(*self._tenders, return_exceptions=True)
+
+    async def publish(self, parcel: Any, version: int) -> None:
+        """Give `parcel` to every engine as weight `version`; returns when each that may sample has confirmed it.
+
+        Args:
+            parcel: a WeightParcel, or a reference to one; kept for workers that start later.
+            version: steps learnt. One that is not above the last means that the learner has started again from there.
+        Raises:
+            WorkersFailed: no engine can be kept alive.
+        """
+        async with self._publishing:
+            await self.start()
+            if self._ledger.version is not None and version <= self._ledger.version:
+                await self._forget(version)
+            started = time.monotonic()
+            self._newest = (version, parcel)
+            await asyncio.gather(*(self._update(place, version, parcel) for place in self._places))
+            await self._notify()
+            await self._wait_for(self._is_manned)
+            self._ledger.publish(version)
+            self._count(publish_s=time.monotonic() - started, publishes=1)
+            self._feed_all()
+
+    def _is_manned(self) -> bool:
+        """Every place has its first worker, or at least one has while others start again."""
+        manned = [place.worker is not None for place in self._places]
+        return any(manned) and all(here or place.births > 1 for here, place in zip(manned, self._places, strict=True))
+
+    async def rewind(self, step: int) -> None:
+        """The learner starts again at `step`. Episodes made since are dropped; the next `publish` has them played anew."""
+        async with self._publishing:
+            await self._forget(step)
+
+    async def take(self, count: int, *, step: int, rank: int = 0, world_size: int = 1) -> list[Share]:
+        """This rank's share of the episodes of `step`, once they are all home. Quarantined ones are missing from it.
+
+        Args:
+            count: episodes of a step over all ranks, as the run was set up.
+        Raises:
+            TakenTwice: this rank has taken its share already.
+            Superseded: the learner went back while this call waited.
+            WorkersFailed: rollout workers cannot be kept alive, or no episode of the step got a verdict.
+        """
+        if count != self._ledger.episodes:
+            raise ViterError(
+                f"take: {count} episodes are asked for, the run was set up for {self._ledger.episodes} per step"
+            )
+        life = self._ledger.life
+        started = time.monotonic()
+        await self._wait_for(lambda: life != self._ledger.life or self._ledger.is_complete(step))
+        if life != self._ledger.life:
+            raise Superseded(f"step {step}: the learner went back to an earlier step while this call waited")
+        self._count(take_wait_s=time.monotonic() - started)
+        entries = self._ledger.deliver(step, rank=rank, world_size=world_size)
+        if not entries and rank == 0:
+            raise WorkersFailed(f"step {step}: none of its {count} episodes got a verdict; see the quarantined events")
+        rows: dict[Any, list[int]] = {}
+        for entry in entries:
+            batch, row = entry.place
+            rows.setdefault(batch, []).append(row)
+        return [Share(batch=batch, rows=tuple(chosen)) for batch, chosen in rows.items()]
+
+    async def probe(self, sequences: list[list[int]]) -> dict[str, list[list[float]]]:
+        """Every armed engine's log-probs of tokens 1… of each sequence at temperature 1, by worker name."""
+        await self._wait_for(lambda: any(place.worker for place in self._places))
+        workers = [place.worker for place in self._places if place.worker]
+        scores = await asyncio.gather(*(worker.score(sequences) for worker in workers), return_exceptions=True)
+        found: dict[str, list[list[float]]] = {}
+        for worker, score in zip(workers, scores, strict=True):
+            if isinstance(score, BaseException) and not isinstance(score, WorkerDied):
+                raise score
+            if not isinstance(
+                score, BaseException
+            ):  # a worker that died is replaced, and its successor probed next time
+                found[worker.name] = score
+        return found
+
+    def stats(self) -> dict[str, float]:
+        """Sums since the start, and where things stand now."""
+        return {
+            **self._counts,
+            **{f"staleness_{lag}": count for lag, count in sorted(self._staleness.items())},
+            "queued": self._ledger.queued,
+            "in_flight": self._ledger.out,
+            "workers_armed": sum(place.worker is not None for place in self._places),
+            "weight_version": -1 if self._ledger.version is None else self._ledger.version,
+        }
+
+    def events(self) -> list[Event]:
+        """What happened since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    async def _tend(self, place: _Place) -> None:
+        """One place for ever: start a worker, arm it, keep it busy, bury it, start the next."""
+        while self._failure is None:
+            place.births += 1
+            name = f"rollout-{place.number}" + (f".{place.births}" if place.births > 1 else "")
+            worker: Worker | None = None
+            try:
+                worker = await self._spawn(place.number, name)
+                place.has_started = True
+                await self._notify()
+                await self._arm(place, worker)
+                await _until_one_ends(self._feed(place, worker), self._collect(place, worker))
+            except WorkerDied as death:
+                place.worker = None
+                await self._mourn(place, name, death)
+            except Exception as error:  # the top of this task: what it cannot mend, the learner must hear
+                await self._fail(error)
+            finally:
+                place.worker = None
+                if worker is not None:
+                    await worker.bury()
+
+    async def _arm(self, place: _Place, worker: Worker) -> None:
+        """The newest weights before the first token, whatever is published meanwhile."""
+        held = None
+        while held is None or held is not self._newest:
+            await self._wait_for(lambda: self._newest is not None)
+            newest = self._newest
+            assert newest is not None
+            try:
+                await worker.update_weights(newest[1], newest[0])
+                held = newest
+            except WeightsLost:  # with the learner that made them: the next one publishes first of all
+                await self._wait_for(lambda newest=newest: self._newest is not newest)  # type: ignore[misc]
+        place.worker = worker
+        place.orders_due.set()
+        self._event("worker_ready", worker=worker.name, weight_version=held[0])
+        await self._notify()
+
+    async def _update(self, place: _Place, version: int, parcel: Any) -> None:
+        """Newest weights for a worker that plays. One that cannot take them is ended, and its place starts another."""
+        worker = place.worker
+        if worker is None:
+            return
+        try:
+            await worker.update_weights(parcel, version)
+        except WorkerDied as death:
+            place.worker = None
+            self._event("weights_refused", worker=worker.name, weight_version=version, reason=str(death))
+            await worker.bury()  # its collector hears of it, and `_tend` goes on from there
+
+    async def _feed(self, place: _Place, worker: Worker) -> None:
+        """Orders for one worker, up to its fair share. Sleeps on `orders_due`: set by its collector, by `publish` and by deaths."""
+        while True:
+            orders = self._ledger.hand_out(worker.name, self._room(worker))
+            if orders:
+                await worker.give(orders)
+            else:
+                place.orders_due.clear()
+                await place.orders_due.wait()
+
+    def _room(self, worker: Worker) -> int:
+        """Orders it may get now: what it has places for, and no more than its part of all there is to play."""
+        armed = max(1, sum(place.worker is not None for place in self._places))
+        part = -(-(self._ledger.queued + self._ledger.out) // armed)
+        return max(0, min(self._orders_per_worker, part) - self._ledger.out_at(worker.name))
+
+    async def _collect(self, place: _Place, worker: Worker) -> None:
+        """Bring finished episodes home for ever."""
+        while True:
+            receipts, batch = await worker.collect()
+            if not receipts:
+                continue
+            place.deaths_in_a_row = 0
+            for receipt in receipts:
+                self._receive(worker, receipt, batch)
+            place.orders_due.set()
+            await self._notify()
+
+    def _receive(self, worker: Worker, receipt: Receipt, batch: Any) -> None:
+        order = self._ledger.order(receipt.ticket)
+        fate = self._ledger.receive(receipt, place=(batch, receipt.row))
+        self._count(**{f"episodes_{fate}": 1})
+        if fate is Fate.STALE:
+            self._feed_all()
+        if order is None:
+            return
+        if fate is Fate.QUARANTINED:
+            self._event(
+                "quarantined", worker=worker.name, step=order.step, index=order.index, reason=receipt.quarantined
+            )
+            return
+        self._staleness[order.step - receipt.oldest_version] += 1
+        self._count(
+            turns=receipt.turns,
+            episodes_overflowed=receipt.overflowed,
+            prefill_tokens=receipt.prefill_tokens,
+            cached_tokens=receipt.cached_tokens,
+            sampled_tokens=receipt.sampled_tokens,
+            generate_s=receipt.generate_s,
+            verify_s=receipt.verify_s,
+        )
+
+    async def _mourn(self, place: _Place, name: str, death: WorkerDied) -> None:
+        lost = self._ledger.lose(name)
+        place.deaths_in_a_row += 1
+        self._count(worker_restarts=1, episodes_lost_and_requeued=lost)
+        self._event("worker_died", worker=name, requeued=lost, reason=str(death))
+        self._feed_all()
+        await self._notify()
+        if place.deaths_in_a_row >= DEATHS_IN_A_ROW:
+            await self._fail(
+                WorkersFailed(
+                    f"{name}: {DEATHS_IN_A_ROW} rollout workers in a row died without an episode; the last: {death}"
+                )
+            )
+        await asyncio.sleep(min(5.0, 0.1 * 2**place.deaths_in_a_row))
+
+    async def _forget(self, step: int) -> None:
+        """Everything made since `step`, here and in the workers."""
+        self._event("rewound", step=step, weight_version=self._ledger.version)
+        self._ledger.rewind(step)
+        await self._notify()
+        workers = [place.worker for place in self._places if place.worker]
+        await asyncio.gather(
+            *(worker.drop() for worker in workers), return_exceptions=True
+        )  # deaths reach the collectors
+
+    def _feed_all(self) -> None:
+        for place in self._places:
+            place.orders_due.set()
+
+    async def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        await self._notify()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _wait_for(self, is_true: Callable[[], bool]) -> None:
+        """Until `is_true`. Raises what has stopped the run."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._failure is not None or is_true())
+        if self._failure is not None:
+            raise self._failure
+
+    def _count(self, **amounts: float) -> None:
+        for name, amount in amounts.items():
+            self._counts[name] += amount  # type: ignore[assignment]
+
+    def _event(self, kind: str, **fields: Any) -> None:
+        self._events.append(Event(kind=kind, time=time.time(), fields=fields))
+
+
+async def _until_one_ends(*endless: Coroutine[Any, Any, None]) -> None:
+    """Run them together; the first that raises ends the others, and its error is raised."""
+    tasks = [asyncio.create_task(one) for one in endless]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
