@@ -1,0 +1,313 @@
+"""Engine: vLLM's AsyncLLM as this house uses it. Token ids in, token ids and log-probs out, weights that can change."""
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+QUIET = {
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_SERVER_DEV_MODE": "0",
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": "0",
+    "TQDM_DISABLE": "1",
+}
+for _name, _value in QUIET.items():
+    os.environ.setdefault(_name, _value)  # vLLM reads some of these as it is imported
+
+from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest  # noqa: E402
+from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: E402
+from vllm.inputs.engine import tokens_input  # noqa: E402
+from vllm.platforms import current_platform  # noqa: E402
+from vllm.sampling_params import RequestOutputKind, SamplingParams  # noqa: E402
+from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
+
+from cluster.config import EngineConfig  # noqa: E402
+from cluster.engine import model_files, weights  # noqa: E402
+from cluster.engine.node_files import NodeFiles  # noqa: E402
+from cluster.engine.reply import EngineDead, Reply, WeightsRefused  # noqa: E402
+from cluster.weights import WeightParcel, pack_weights  # noqa: E402
+from envs.base import DataError  # noqa: E402
+
+
+class Engine:
+    """One model on one vLLM engine.
+
+    Log-probs are those of the distribution sampled from: logits divided by the temperature, no top-p, no top-k.
+    A weight update freezes the requests in flight, drops every cached key and value, and goes on: tokens after it
+    are drawn by the new weights from a history computed anew with them.
+    """
+
+    def __init__(self, llm: AsyncLLM, shapes: model_files.TensorShapes, *, weight_version: int):
+        self.llm = llm
+        self.weight_version = weight_version
+        self.weight_digest = ""
+        """Digest of the last parcel; empty while the weights are those of the model's directory."""
+        self._shapes = shapes
+        self._files = NodeFiles()
+        self._refusal: str | None = None
+        self._is_changing = asyncio.Lock()
+
+    @classmethod
+    async def start(cls, model_dir: Path | str, config: EngineConfig, *, weight_version: int = 0) -> "Engine":
+        """An engine that answers.
+
+        Raises:
+            DataError: the directory holds no model that this engine can run.
+            EngineDead: vLLM could not start; its log says why.
+        """
+        shapes = check_model(Path(model_dir))
+        with _environment(config):
+            try:
+                llm = AsyncLLM.from_engine_args(_arguments(Path(model_dir), config))
+            except RuntimeError as error:
+                raise EngineDead(f"{model_dir}: vLLM did not start ({_line(error)}); its log above says why") from error
+        engine = cls(llm, shapes, weight_version=weight_version)
+        await llm.update_weight_version(str(weight_version))
+        return engine
+
+    async def generate(
+        self, token_ids: Sequence[int], *, seed: int, temperature: float, max_tokens: int, stop_ids: Sequence[int],
+        request_id: str | None = None,
+    ) -> Reply:  # fmt: skip
+        """One response to `token_ids`. The same seed draws the same tokens, whatever else is running.
+
+        Args:
+            temperature: 0 is greedy, and log-probs are then those at temperature 1.
+            stop_ids: the only tokens that end it; the one that did is the reply's last.
+        Raises:
+            DataError: prompt and `max_tokens` do not fit the engine's longest sequence.
+            EngineDead, WeightsRefused: it cannot answer any more, or not until good weights arrive.
+        """
+        parameters = SamplingParams(
+            seed=seed, temperature=temperature, max_tokens=max_tokens, stop_token_ids=list(stop_ids), ignore_eos=True,
+            logprobs=0, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, skip_clone=True,
+        )  # fmt: skip
+        output = await self._run(token_ids, parameters, request_id)
+        answer = output.outputs[0]
+        return Reply(
+            token_ids=list(answer.token_ids),
+            logp=list(answer.logprobs.logprobs) if answer.token_ids else [],
+            weight_versions=self._versions(answer),
+            finish_reason=answer.finish_reason or "abort",
+            prompt_tokens=len(token_ids),
+            cached_tokens=output.num_cached_tokens or 0,
+        )
+
+    async def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probs at temperature 1 of each sequence's tokens but its first, under the weights of now."""
+        parameters = SamplingParams(
+            max_tokens=1, prompt_logprobs=0, flat_logprobs=True, detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY, temperature=0.0,
+        )  # fmt: skip
+        outputs = await asyncio.gather(*(self._run(ids, parameters.clone(), None) for ids in sequences))
+        return [_prompt_logp(output) for output in outputs]
+
+    async def update_weights(self, parcel: WeightParcel) -> None:
+        """Return once the engine has confirmed the parcel's digest and samples from it.
+
+        Requests in flight wait meanwhile. After a refusal they keep waiting, for a good parcel or for `close`.
+
+        Raises:
+            WeightsRefused: another model's tensors, or bytes that do not match the digest. Nothing is sampled until
+                an update succeeds.
+            EngineDead: the engine died.
+        """
+        async with self._is_changing:
+            try:
+                self._check_names(parcel)
+                await self._transfer(parcel)
+            except WeightsRefused as error:
+                self._refusal = str(error)
+                raise
+            self._refusal = None
+            self.weight_version, self.weight_digest = parcel.version, parcel.digest
+
+    async def swap(self, model_dir: Path | str, version: int) -> None:
+        """Take the weights of another checkpoint of the same architecture, in place.
+
+        Raises:
+            DataError: it is missing, damaged, or of another architecture; this engine goes on with what it has.
+        """
+        shapes = await asyncio.to_thread(model_files.tensor_shapes, Path(model_dir))
+        if shapes != self._shapes:
+            raise DataError(f"{model_dir}: {_difference(shapes, self._shapes)}; start an engine of its own for it")
+        await self.update_weights(await asyncio.to_thread(_parcel_of, Path(model_dir), version))
+
+    def require_weights(self) -> None:
+        """Raises WeightsRefused while the last weights that came could not be confirmed."""
+        if self._refusal is not None:
+            raise WeightsRefused(self._refusal)
+
+    async def check_health(self) -> None:
+        """Raises EngineDead if it is."""
+        with deaths_named():
+            await self.llm.check_health()
+
+    async def abort(self, request_id: str) -> None:
+        """End a request; its `generate` returns what there is, with finish_reason "abort"."""
+        await self.llm.abort(request_id)
+
+    async def close(self) -> None:
+        """Stop the engine's process and wait for it. Requests in flight raise EngineDead."""
+        await asyncio.to_thread(self.llm.shutdown)
+        await asyncio.to_thread(self._files.close)
+
+    async def _run(self, token_ids: Sequence[int], parameters: SamplingParams, request_id: str | None) -> Any:
+        self.require_weights()
+        room = self.llm.model_config.max_model_len - len(token_ids)
+        if not token_ids or (parameters.max_tokens or 0) > room:
+            raise DataError(
+                f"a prompt of {len(token_ids)} tokens and an answer of {parameters.max_tokens} do not fit "
+                f"max_model_len={self.llm.model_config.max_model_len}; shorten the answer or raise engine.max_model_len"
+            )
+        final = None
+        with deaths_named():
+            prompt = tokens_input(list(token_ids))
+            async for output in self.llm.generate(prompt, parameters, request_id or uuid.uuid4().hex):
+                final = output
+        assert final is not None
+        return final
+
+    async def _transfer(self, parcel: WeightParcel) -> None:
+        """The parcel through vLLM's own update: pause, start, update, finish with the version, resume."""
+        with deaths_named(), contextlib.ExitStack() as stack:
+            path = await asyncio.to_thread(stack.enter_context, self._files.holding(parcel))
+            # clear_cache: what is cached was computed by the old weights. It also sends the requests in flight back
+            # to the queue, since blocks that are in use could not be dropped.
+            await self.llm.pause_generation(mode="keep", clear_cache=True)
+            try:
+                await self.llm.start_weight_update()
+                await self.llm.update_weights(WeightTransferUpdateRequest(weights.ParcelUpdate.of(parcel, path)))
+                await self.llm.finish_weight_update(str(parcel.version))
+            except EngineDeadError:
+                raise
+            except Exception as error:  # vLLM hands a worker's error over as a bare Exception with its text
+                self._files.discard(parcel)
+                raise WeightsRefused(
+                    f"weight version {parcel.version} was refused: {_line(error)}; publish it again"
+                ) from None
+            await self.llm.resume_generation()
+
+    def _check_names(self, parcel: WeightParcel) -> None:
+        """vLLM only warns of a tensor that is not updated, and would go on with a mixture of two versions."""
+        shapes = {place.name: place.shape for place in parcel.index}
+        if shapes != self._shapes:
+            raise WeightsRefused(
+                f"weight version {parcel.version} was refused: {_difference(shapes, self._shapes)}; "
+                "publish the weights of the model that the engine was started with"
+            )
+
+    def _versions(self, answer: Any) -> list[int]:
+        spans = answer.weight_versions or []
+        versions = [int(span.weight_version) for span in spans for _ in range(span.start, span.end)]
+        return versions if len(versions) == len(answer.token_ids) else [self.weight_version] * len(answer.token_ids)
+
+
+def check_model(model_dir: Path) -> model_files.TensorShapes:
+    """Names and shapes of the model's tensors, once it is known that an engine here can run it.
+
+    Raises:
+        DataError: it is missing, damaged, of an architecture that vLLM does not know, or has tied embeddings on CPU.
+    """
+    from vllm.model_executor.models import ModelRegistry
+
+    config = model_files.read_config(model_dir)
+    shapes = model_files.tensor_shapes(model_dir)
+    known = set(ModelRegistry.get_supported_archs())
+    if not known & set(config["architectures"]):
+        name = config["architectures"][0]
+        raise DataError(
+            f"{model_dir}/config.json: vLLM does not know the architecture {name}; use one that it supports"
+        )
+    if current_platform.is_cpu() and model_files.ties_embeddings(model_dir, config):
+        raise DataError(
+            f"{model_dir}/config.json: tie_word_embeddings is true, and on CPU vLLM would keep the old output "
+            "embedding after a weight update; untie it (set it to false and store lm_head.weight), or use GPUs"
+        )
+    return shapes
+
+
+def _arguments(model_dir: Path, config: EngineConfig) -> AsyncEngineArgs:
+    on_cpu = current_platform.is_cpu()
+    cache: dict[str, Any] = (
+        {"kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30)} if on_cpu
+        else {"gpu_memory_utilization": config.gpu_memory_utilization}
+    )  # fmt: skip
+    return AsyncEngineArgs(
+        model=str(model_dir),
+        trust_remote_code=False,
+        dtype=config.dtype,
+        tensor_parallel_size=config.tensor_parallel,
+        distributed_executor_backend="uni" if config.tensor_parallel == 1 else "mp",
+        max_model_len=config.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        enable_prefix_caching=config.prefix_cache,
+        enforce_eager=on_cpu,  # compiling costs half a minute and wins nothing at the sizes that run on CPU
+        logprobs_mode="processed_logprobs",  # with the temperature applied, as the learner computes them
+        generation_config="vllm",  # sampling is what the caller says, not what the checkpoint's file suggests
+        weight_transfer_config={"backend": weights.BACKEND},
+        disable_log_stats=True,
+        enable_log_requests=False,
+        enable_prompt_embeds=False,
+        **cache,
+    )
+
+
+@contextlib.contextmanager
+def _environment(config: EngineConfig) -> Iterator[None]:
+    """What the engine's process inherits; this process's own environment is then as it was."""
+    before = dict(os.environ)
+    os.environ["OMP_NUM_THREADS"] = str(config.threads)
+    os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # whole GiB only, and it would win over kv_cache_gib
+    if current_platform.is_cpu() and config.tensor_parallel == 1:
+        # The worker then lives in the engine's process: one process and two hand-overs per step less. vLLM
+        # would put it apart only to set OMP_NUM_THREADS, which is set here.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def deaths_named() -> Iterator[None]:
+    """vLLM's ways to say that the engine died, as EngineDead."""
+    try:
+        yield
+    except EngineDeadError as error:
+        raise EngineDead("the engine's process died; start another engine") from error
+    except EngineGenerateError as error:
+        cause = error.__cause__
+        raise EngineDead(f"the engine failed in a request ({_line(cause or error)}); start another engine") from error
+
+
+def _prompt_logp(output: Any) -> list[float]:
+    return list(output.prompt_logprobs.logprobs)
+
+
+def _parcel_of(model_dir: Path, version: int) -> WeightParcel:
+    from safetensors.torch import load_file
+
+    files = model_files.safetensors_files(model_dir)
+    return pack_weights((item for file in files for item in load_file(file).items()), version=version)
+
+
+def _difference(found: model_files.TensorShapes, expected: model_files.TensorShapes) -> str:
+    """The first thing that sets two models apart, in words."""
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            words = [f"shape {list(s)}" if s is not None else "none" for s in (found.get(name), expected.get(name))]
+            return f"it has for {name} {words[0]}, the engine's model {words[1]}"
+    return "it is the same model"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

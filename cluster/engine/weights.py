@@ -1,0 +1,108 @@
+"""The receiving side of weights: an engine of vLLM's weight-transfer interface, loaded into vLLM as a plug-in.
+
+It maps a parcel's node-local file, verifies the digest before it touches the model, and hands views of the mapping to
+vLLM's own layer-wise reload. A parcel that fails is refused and the model keeps the weights it had.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+
+from cluster.engine.node_files import mapped
+from cluster.weights import TensorPlace, WeightParcel, parcel_digest
+
+BACKEND = "viter"
+"""The name under which vLLM's configuration asks for it."""
+
+
+def register() -> None:
+    """Entry point `vllm.general_plugins`: vLLM calls it in every one of its processes, some of them twice."""
+    from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+
+    if BACKEND not in WeightTransferEngineFactory._registry:
+        WeightTransferEngineFactory.register_engine(BACKEND, __name__, "ParcelReceiver")
+
+
+@dataclass
+class ParcelInit(WeightTransferInitInfo):
+    """Nothing is agreed upon beforehand."""
+
+
+@dataclass
+class ParcelUpdate(WeightTransferUpdateInfo):
+    """A parcel that lies in a file of this node. `index` holds TensorPlace's fields in order, as lists for msgpack."""
+
+    path: str
+    digest: str
+    index: list[list[Any]]
+
+    @classmethod
+    def of(cls, parcel: WeightParcel, path: Path) -> dict[str, Any]:
+        index = [[p.name, p.dtype, list(p.shape), p.offset, p.size_bytes] for p in parcel.index]
+        return {"path": str(path), "digest": parcel.digest, "index": index}
+
+    def places(self) -> list[TensorPlace]:
+        return [
+            TensorPlace(name=name, dtype=dtype, shape=tuple(shape), offset=offset, size_bytes=size)
+            for name, dtype, shape, offset, size in self.index
+        ]
+
+
+class ParcelReceiver(WeightTransferEngine[ParcelInit, ParcelUpdate]):
+    """One per vLLM worker."""
+
+    init_info_cls = ParcelInit
+    update_info_cls = ParcelUpdate
+    supports_draft_weight_update = False
+
+    def init_transfer_engine(self, init_info: ParcelInit) -> None:
+        """There is no connection to make."""
+
+    def start_weight_update(self) -> None:
+        """Nothing yet: the reload begins once the digest has been confirmed, so a refusal leaves the model whole."""
+
+    def receive_weights(self, update_info: ParcelUpdate) -> None:
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+        tensors = verified_tensors(update_info)
+        initialize_layerwise_reload(self.model)
+        self.model.load_weights(iter(tensors))
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def finish_weight_update(self) -> None:
+        """The reload was finished where it began."""
+
+    def shutdown(self) -> None:
+        """Mappings end with the update that made them."""
+
+
+def verified_tensors(update: ParcelUpdate) -> list[tuple[str, torch.Tensor]]:
+    """The parcel's tensors as views of its file.
+
+    Raises:
+        ValueError: the file is cut short, or its bytes are not those of the digest.
+    """
+    places = update.places()
+    data = mapped(Path(update.path))
+    expected = max((place.offset + place.size_bytes for place in places), default=0)
+    if data.nbytes < expected:
+        raise ValueError(f"the weights hold {data.nbytes} bytes, their index speaks of {expected}")
+    found = parcel_digest(places, [data])
+    if found != update.digest:
+        raise ValueError(f"the weights have digest {found[:12]}, announced was {update.digest[:12]}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the mapping is read-only, and so is what vLLM does with it
+        return [(place.name, _view(torch.from_numpy(data), place)) for place in places]
+
+
+def _view(data: torch.Tensor, place: TensorPlace) -> torch.Tensor:
+    part = data[place.offset : place.offset + place.size_bytes]
+    return part.view(getattr(torch, place.dtype)).view(place.shape)
