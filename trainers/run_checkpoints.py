@@ -106,10 +106,11 @@ class Checkpoints:
     def __iter__(self) -> Iterator[Checkpoint]:
         """Checkpoints with a valid manifest, ascending. No file but the manifests is read."""
         for step in self._candidates():
-            try:
-                yield self.get(step)
-            except (CheckpointDamaged, CheckpointMissing):
-                continue
+            if self.store.is_sealed(self._folder_of(step)):
+                try:
+                    yield self._load(step)
+                except CheckpointDamaged:
+                    continue
 
     def get(self, step: int) -> Checkpoint:
         """The checkpoint of one step. Its files are verified by `verify` or `materialise`.
@@ -153,7 +154,9 @@ class Checkpoints:
                 checkpoint = self._load(candidate)
                 if verify:
                     examine(checkpoint)
-            except (CheckpointDamaged, CheckpointMissing) as error:
+            except CheckpointMissing:  # an upload that is not committed
+                continue
+            except CheckpointDamaged as error:
                 on_damage(f"{error}; it is skipped")
                 continue
             return checkpoint
@@ -162,7 +165,7 @@ class Checkpoints:
     def _load(self, step: int) -> Checkpoint:
         name, folder = f"{self.run}@{step_name(step)}", self._folder_of(step)
         if not self.store.is_sealed(folder):
-            known = ", ".join(map(str, self._candidates()[-8:])) or "no steps at all"
+            known = ", ".join(map(str, self.steps()[-8:])) or "no steps at all"
             raise CheckpointMissing(f"{self.store.uri} holds no {name}; of {self.run} it holds {known}")
         try:
             manifest = Manifest.from_json(self.store.read(f"{folder}/{MANIFEST}"))
