@@ -52,7 +52,7 @@ def factory(name: str) -> Factory:
     return _load(path)
 
 
-def make(name: str, **options: Any) -> Environment:
+def make(name: str, /, **options: Any) -> Environment:
     """The environment `name` with these options; equal calls return the same object.
 
     Raises:

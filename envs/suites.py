@@ -86,6 +86,19 @@ def with_viter(tasks: Iterable[Task], viter: int) -> tuple[Task, ...]:
     return tuple(replace(task, options=changed[id(task.options)]) for task in tasks)
 
 
+def shared(tasks: Iterable[Task], others: Iterable[Task]) -> frozenset[str]:
+    """What both sets hold, by `Environment.identity` where the environment has one, else by the tasks' ids.
+
+    Empty for a suite of unseen tasks and anything that training with `hands="train"` draws.
+    """
+    return frozenset(map(_identity, tasks)) & frozenset(map(_identity, others))
+
+
+def _identity(task: Task) -> str:
+    environment = envs.make(task.environment, **task.options)
+    return environment.identity(task) if hasattr(environment, "identity") else task.id
+
+
 def digest(tasks: Iterable[Task]) -> str:
     """sha256 over one line of canonical JSON per task."""
     found = hashlib.sha256()

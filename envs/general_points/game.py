@@ -108,8 +108,8 @@ class GeneralPoints:
         formula = mistakes.wrong_formula(hand, game._target, seed_of(NAME, "mistake", task.id, *counters))
         return prompts.answer(_written(task), hand.numbers, formula, game._target)
 
-    def hand(self, task: Task) -> str:
-        """What of a task could be memorised: its numbers with J, Q and K as ten, sorted, e.g. "1-7-7-10"."""
+    def identity(self, task: Task) -> str:
+        """What a model could remember of a task: its numbers with J, Q and K as ten, sorted, e.g. "1-7-7-10"."""
         ranks = tuple(hands.RANK_OF[card[1]] for card in task.data["cards"])
         return "-".join(map(str, hands.values_of(ranks, "ten")))
 

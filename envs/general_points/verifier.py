@@ -35,7 +35,7 @@ from envs.general_points.prompts import (
 )
 from envs.task import Status
 
-MAX_FORMULA_CHARS = 1024  # no formula over four numbers needs more; longer ones are illegal unread
+MAX_FORMULA_CHARS = 4096  # no formula over four numbers needs more; longer ones are illegal unread
 MAX_FAULTS = 64  # `reference` adds up and names no more than these
 
 

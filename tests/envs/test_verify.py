@@ -1,0 +1,104 @@
+import json
+
+import pytest
+
+from envs.verify import LineError, verify_line
+
+GOOD = {
+    "env": "general_points",
+    "options": {"target": 24, "face_cards": "ten", "modality": "language", "rewards": "paper", "viter": 5},
+    "state": {"cards": ["C7", "CK", "C7", "CA"]},
+    "attempts_left": 5,
+    "answer": '{"cards": ["7", "K", "7", "A"], "number": [7, 10, 7, 1], "formula": "7+7+10*1=24"}',
+}
+
+
+def line(**changes) -> str:
+    return json.dumps({key: value for key, value in {**GOOD, **changes}.items() if value is not ...})
+
+
+def test_a_line_gets_its_verdict():
+    assert list(verify_line(line(), 1).items()) == [
+        ("reward", 5.0),
+        ("status", "correct"),
+        ("feedback", "Correct solution."),
+        ("terminated", True),
+        ("truncated", False),
+    ]
+    assert json.dumps(verify_line(line(), 1)).startswith('{"reward": 5.0, "status": "correct"')
+
+
+def test_the_last_attempt_is_truncated_at_once_in_paper_and_by_the_limit_call_in_reference():
+    reference = {"rewards": "reference"}
+    assert verify_line(line(answer="no", attempts_left=1), 1)["truncated"] is True
+    assert verify_line(line(answer="no", attempts_left=1, options=reference), 1)["truncated"] is False
+    for options in ({}, reference):
+        limit = {
+            "reward": -1.0,
+            "status": "limit",
+            "feedback": "step_limit_reached",
+            "terminated": False,
+            "truncated": True,
+        }
+        assert verify_line(line(attempts_left=0, options=options), 1) == limit
+
+
+def test_rules_and_targets_are_those_of_the_line():
+    answer = '"formula": "13+11*1/1"'
+    state = {"cards": ["CK", "HJ", "CA", "CA"]}
+    assert verify_line(line(state=state, answer=answer, options={"face_cards": "rank"}), 1)["status"] == "correct"
+    assert verify_line(line(state=state, answer=answer), 1)["status"] == "wrong_numbers"
+    assert verify_line(line(answer='"formula": "7+7+10+1"', options={"target": 25}), 1)["reward"] == 5.0
+
+
+def test_unsolvable_hands_and_any_text_are_judged():
+    verdict = verify_line(line(state={"cards": ["CA", "CA", "CA", "CA"]}, answer='"formula": "1+1+1+1"'), 1)
+    assert verdict["feedback"] == "your formula does not match any solution."
+    for answer in ("", "\ud800", "\0", "[" * 10**6, '{"formula": 7}'):
+        assert verify_line(line(answer=answer), 1)["status"] == "illegal_formula"
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"env": "chess"}, "line 7: env: environment 'chess' is unknown"),
+        ({"env": 3}, "line 7: env: 3"),
+        ({"env": ...}, "line 7: env: this key is required"),
+        ({"options": ...}, "line 7: options: this key is required"),
+        ({"options": None}, "line 7: options: None"),
+        ({"options": {"targets": 24}}, "line 7: options.targets: unknown key; did you mean 'target'?"),
+        ({"options": {"target": "24"}}, "line 7: options.target: '24'"),
+        ({"options": {"face_cards": "eleven"}}, "line 7: options.face_cards: 'eleven'"),
+        ({"options": {"name": "x"}}, "line 7: options.name: unknown key"),
+        (
+            {"options": {"modality": "vision"}},
+            "line 7: options.modality: 'vision': cards as an image are not available",
+        ),
+        ({"state": ...}, "line 7: state: this key is required"),
+        ({"state": {}}, "line 7: state.cards: this key is required"),
+        ({"state": {"cards": ["C7"]}}, "line 7: state.cards: "),
+        ({"state": {"cards": ["C7", "C7", "C7", "C10"]}}, "line 7: state.cards: .*'C10' is no card"),
+        ({"state": {"cards": ["7C", "C7", "C7", "C7"]}}, "line 7: state.cards: .*'7C' is no card"),
+        ({"state": {"cards": ["C7", "C7", "C7", 7]}}, "line 7: state.cards.3: 7"),
+        ({"state": {"cards": "C7C7C7C7"}}, "line 7: state.cards: "),
+        ({"state": {"cards": ["C7"] * 4, "deck": 1}}, "line 7: state.deck: unknown key"),
+        ({"attempts_left": ...}, "line 7: attempts_left: this key is required"),
+        ({"attempts_left": "5"}, "line 7: attempts_left: '5'"),
+        ({"attempts_left": 5.0}, "line 7: attempts_left: 5.0"),
+        ({"attempts_left": True}, "line 7: attempts_left: True"),
+        ({"attempts_left": -1}, "line 7: attempts_left: -1"),
+        ({"answer": ...}, "line 7: answer: this key is required"),
+        ({"answer": None}, "line 7: answer: None: expected a string"),
+        ({"comment": "x"}, "line 7: comment: unknown key"),
+    ],
+)
+def test_a_bad_line_is_told_its_number_and_field(changes: dict, problem: str):
+    with pytest.raises(LineError, match=problem) as error:
+        verify_line(line(**changes), 7)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "7", "[]", "null", "[" * 100_000, "9" * 10_000, '{"env": }'])
+def test_a_line_that_is_no_object_is_told_so(text: str):
+    with pytest.raises(LineError, match=r"^line 2: \(whole line\): "):
+        verify_line(text, 2)
