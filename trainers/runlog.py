@@ -109,16 +109,19 @@ class RunLog:
             self.event("rewound", step=step, dropped_rows=dropped)
 
     def sync(self) -> None:
-        """Copy the files that changed since the last call into the remote store, if there is one."""
+        """Make the remote store's copy, if there is one, equal to the directory: what changed is sent, what went goes."""
         if self._board is not None:
             self._board.flush()
         if self._mirror is None:
             return
-        for path in sorted(p for p in self.directory.rglob("*") if p.is_file()):
-            name = path.relative_to(self.directory).as_posix()
+        paths = {p.relative_to(self.directory).as_posix(): p for p in self.directory.rglob("*") if p.is_file()}
+        for name, path in sorted(paths.items()):
             if self._mirrored.get(name) != (stamp := _stamp(path)):
                 self._mirror.put(f"{self._mirror_path}/{name}", path.read_bytes())
                 self._mirrored[name] = stamp
+        for name in self._mirrored.keys() - paths.keys():
+            self._mirror.remove(f"{self._mirror_path}/{name}")
+            del self._mirrored[name]
 
     def close(self) -> None:
         self.sync()

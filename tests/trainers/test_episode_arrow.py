@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from envs.base import DataError
 from envs.task import Status, Task
+from tests.trainers.episodes import assert_same, plain_episode
 from trainers.episode import Episode, Segment, Turn, Usage
 from trainers.episode_arrow import FORMAT_KEY, SCHEMA, from_batch, to_batch
 
@@ -63,18 +64,6 @@ episodes = st.builds(
 )
 
 
-def assert_same(found: Episode, expected: Episode) -> None:
-    """Equal field by field; arrays bit by bit, so NaN equals NaN."""
-    for name in ("step", "index", "task", "terminated", "truncated", "usage", "worker"):
-        assert getattr(found, name) == getattr(expected, name)
-    assert len(found.segments) == len(expected.segments)
-    for mine, theirs in zip(found.segments, expected.segments, strict=True):
-        assert (mine.turns, mine.images) == (theirs.turns, theirs.images)
-        for name in ("token_ids", "sampled", "engine_logp", "weight_versions"):
-            a, b = getattr(mine, name), getattr(theirs, name)
-            assert (a.dtype, a.tobytes()) == (b.dtype, b.tobytes())
-
-
 @settings(deadline=None)
 @given(st.lists(episodes, max_size=4))
 def test_an_episode_comes_back_exactly_as_it_was(sent: list[Episode]):
@@ -92,24 +81,6 @@ def test_a_slice_of_a_batch_holds_the_episodes_of_that_slice(sent: list[Episode]
     stop = data.draw(st.integers(start, len(sent)))
     for found, expected in zip(from_batch(to_batch(sent).slice(start, stop - start)), sent[start:stop], strict=True):
         assert_same(found, expected)
-
-
-def plain_episode(index: int = 0) -> Episode:
-    turn = Turn(
-        start=2, stop=4, reward=-1.0, status=Status.WRONG_VALUE, answer="7*7", feedback="no", finish_reason="stop"
-    )
-    segment = Segment(
-        token_ids=np.arange(4, dtype=np.int32),
-        sampled=np.array([False, False, True, True]),
-        engine_logp=np.array([0, 0, -0.5, -0.25], np.float32),
-        weight_versions=np.array([-1, -1, 3, 3], np.int32),
-        turns=(turn,),
-    )
-    usage = Usage(prefill_tokens=2, cached_tokens=0, sampled_tokens=2, generate_s=0.5, verify_s=0.25)
-    task = Task(environment="general_points", options={"target": 24}, id="C7-CK", data={"cards": ["C7", "CK"]})
-    return Episode(
-        step=1, index=index, task=task, segments=(segment,), terminated=False, truncated=True, usage=usage, worker="w0"
-    )
 
 
 def test_token_arrays_are_views_into_the_batch_and_nothing_is_copied_in_transport():
