@@ -7,14 +7,19 @@ the next parcel, so its pages are overwritten instead of being freed and faulted
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.weights import WeightParcel
+from cluster.weights import TensorPlace, WeightParcel, parcel_digest
 from envs.base import DataError
+
+if TYPE_CHECKING:
+    import torch
 
 _IOV_MAX = 512  # buffers per system call; Linux allows 1024
 
@@ -130,6 +135,29 @@ def _shared_memory() -> Path:
     return shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
 
 
-def mapped(path: Path) -> np.ndarray:
-    """The file's bytes [size_bytes] uint8, mapped and read-only."""
-    return np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
+def verified_tensors(path: Path, index: Sequence[TensorPlace], digest: str) -> "list[tuple[str, torch.Tensor]]":
+    """The parcel's tensors, as views of its mapped file.
+
+    Raises:
+        ValueError: the file is cut short, or its bytes and index are not those of the digest.
+    """
+    import torch
+
+    expected = max((place.offset + place.size_bytes for place in index), default=0)
+    found_bytes = path.stat().st_size
+    if found_bytes < expected:
+        raise ValueError(f"the weights hold {found_bytes} bytes, their index speaks of {expected}")
+    data = np.memmap(path, dtype=np.uint8, mode="r") if found_bytes else np.zeros(0, np.uint8)
+    if (found := parcel_digest(index, [data])) != digest:
+        raise ValueError(f"the weights have digest {found[:12]}, announced was {digest[:12]}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch knows no read-only tensors; nobody writes to these
+        flat = torch.from_numpy(data)
+    return [(place.name, _view(flat, place)) for place in index]
+
+
+def _view(flat: "torch.Tensor", place: TensorPlace) -> "torch.Tensor":
+    import torch
+
+    part = flat[place.offset : place.offset + place.size_bytes]
+    return part.view(getattr(torch, place.dtype)).view(place.shape)

@@ -4,20 +4,18 @@ It maps a parcel's node-local file, verifies the digest before it touches the mo
 vLLM's own layer-wise reload. A parcel that fails is refused and the model keeps the weights it had.
 """
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
 
-from cluster.engine.node_files import mapped
-from cluster.weights import TensorPlace, WeightParcel, parcel_digest
+from cluster.engine.node_files import verified_tensors
+from cluster.weights import TensorPlace, WeightParcel
 
 BACKEND = "viter"
 """The name under which vLLM's configuration asks for it."""
@@ -72,7 +70,7 @@ class ParcelReceiver(WeightTransferEngine[ParcelInit, ParcelUpdate]):
     def receive_weights(self, update_info: ParcelUpdate) -> None:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-        tensors = verified_tensors(update_info)
+        tensors = verified_tensors(Path(update_info.path), update_info.places(), update_info.digest)
         initialize_layerwise_reload(self.model)
         self.model.load_weights(iter(tensors))
         finalize_layerwise_reload(self.model, self.model_config)
@@ -82,27 +80,3 @@ class ParcelReceiver(WeightTransferEngine[ParcelInit, ParcelUpdate]):
 
     def shutdown(self) -> None:
         """Mappings end with the update that made them."""
-
-
-def verified_tensors(update: ParcelUpdate) -> list[tuple[str, torch.Tensor]]:
-    """The parcel's tensors as views of its file.
-
-    Raises:
-        ValueError: the file is cut short, or its bytes are not those of the digest.
-    """
-    places = update.places()
-    data = mapped(Path(update.path))
-    expected = max((place.offset + place.size_bytes for place in places), default=0)
-    if data.nbytes < expected:
-        raise ValueError(f"the weights hold {data.nbytes} bytes, their index speaks of {expected}")
-    found = parcel_digest(places, [data])
-    if found != update.digest:
-        raise ValueError(f"the weights have digest {found[:12]}, announced was {update.digest[:12]}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the mapping is read-only, and so is what vLLM does with it
-        return [(place.name, _view(torch.from_numpy(data), place)) for place in places]
-
-
-def _view(data: torch.Tensor, place: TensorPlace) -> torch.Tensor:
-    part = data[place.offset : place.offset + place.size_bytes]
-    return part.view(getattr(torch, place.dtype)).view(place.shape)
