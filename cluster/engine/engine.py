@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 QUIET = {
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
@@ -206,7 +206,7 @@ class Engine:
 
     def _versions(self, answer: Any) -> list[int]:
         spans = answer.weight_versions or []
-        versions = [int(span.weight_version) for span in spans for _ in range(span.start, span.end)]
+        versions = [int(span.version) for span in spans for _ in range(span.start, span.end)]
         return versions if len(versions) == len(answer.token_ids) else [self.weight_version] * len(answer.token_ids)
 
 
