@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -81,27 +81,24 @@ def train(
     with plain_errors():
         from cluster import placement
         from cluster.config import RunConfig
+        from services import plan as plans
 
         config = RunConfig.load(run_file, tuple(overrides))
         plan = placement.plan(config)
         if dry_run:
-            typer.echo(_dry_run(config, plan))
-            raise typer.Exit(0)
+            typer.echo(plans.told(config, plan))
         if address:
             os.environ["RAY_ADDRESS"] = address  # what ray.init reads
+        if not os.environ.get("RAY_ADDRESS"):
+            plans.check_this_machine(plan)
+        if dry_run:
+            raise typer.Exit(0)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job ends like Ctrl-C: in order
         from services import train_run
 
         train_run.run(config)
         if os.environ.get("VITER_JOB"):
             typer.echo(json.dumps({"viter_exit": 0}))
-
-
-def _dry_run(config: Any, plan: Any) -> str:
-    import yaml
-
-    resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    return f"{resolved}\n{plan}"
 
 
 @app.command()

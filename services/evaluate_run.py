@@ -65,7 +65,7 @@ def measure(config: RunConfig, settings: EvaluationConfig, show: Show) -> Measur
 
 
 def wanted_of(config: RunConfig) -> Iterator[Wanted]:
-    """Init first, then each branch's checkpoints in order. Without an SFT stage, init is the checkpoint it starts from."""
+    """Init, then each branch's checkpoints. Without an SFT stage, init is the checkpoint that the run starts from."""
     if config.sft is not None:
         *_, init = Checkpoints(config.store.uri, run_id(config, "sft"))
         yield Wanted("init", init, True)

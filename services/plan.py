@@ -1,0 +1,38 @@
+"""What a run would do, told before anything starts: the resolved run file, and whether this machine could hold it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import yaml
+
+from cluster.config import RunConfig
+from cluster.launch import OVERSUBSCRIPTION
+from cluster.placement import CapacityError, Plan, check
+
+
+def told(config: RunConfig, plan: Plan) -> str:
+    """The run with every default filled in, and what it reserves."""
+    resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return f"{resolved}\n{plan}"
+
+
+def check_this_machine(plan: Plan) -> None:
+    """For a run that names no cluster.
+
+    Raises:
+        CapacityError: a cluster of this machine alone could never hold `plan`.
+    """
+    here = {"CPU": float(OVERSUBSCRIPTION * (os.cpu_count() or 1)), "GPU": _gpus()}
+    if lack := check(plan, [here]):
+        here_it_is = lack.replace("the cluster", "this machine").replace("the largest node", "this machine")
+        raise CapacityError(
+            f"placement: {here_it_is}; name a cluster with --address, "
+            "or ask for less in rollout.*, learner.workers or placement.*"
+        )
+
+
+def _gpus() -> float:
+    """GPUs by their device files, since asking torch takes seconds. Where those say nothing, the driver's tool does."""
+    count = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return float(count) if count or not shutil.which("nvidia-smi") else float("inf")
