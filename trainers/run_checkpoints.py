@@ -71,7 +71,7 @@ class Checkpoints:
             ) from error
         if free_bytes(staged) < usual:
             self.abandon(step, staged)
-            raise self._full(step, usual, staged.parent)
+            raise self._full(step, usual, free_bytes(staged.parent), staged.parent)
         return staged
 
     def publish(self, step: int, staged: Path, info: CheckpointInfo) -> Checkpoint:
@@ -94,10 +94,13 @@ class Checkpoints:
         Raises:
             StoreFull: `cause` came of a full disk.
         """
-        is_full, written = cause is not None and is_disk_full(cause, staged.parent), used_bytes(staged)
+        is_full = cause is not None and is_disk_full(cause, staged.parent)
+        written = used_bytes(staged)
+        available = free_bytes(staged.parent) + written  # counted before: a failed writer may hold its file open
         shutil.rmtree(staged, ignore_errors=True)
         if is_full:
-            raise self._full(step, max(written, self._usual_bytes()), staged.parent) from cause
+            needed = max(self._usual_bytes(), available + 1)
+            raise self._full(step, needed, available, staged.parent) from cause
 
     def steps(self) -> list[int]:
         """Steps with a valid manifest, ascending."""
@@ -190,9 +193,9 @@ class Checkpoints:
         newest = self._newest_before(None, verify=False, on_damage=lambda _: None)
         return newest.manifest.size_bytes if newest else 0
 
-    def _full(self, step: int, needed: int, disk: Path) -> StoreFull:
+    def _full(self, step: int, needed: int, available: int, disk: Path) -> StoreFull:
         return StoreFull(
-            f"{disk}: disk full: {self.run}@{step_name(step)} needs at least {needed} bytes and {free_bytes(disk)} are "
+            f"{disk}: disk full: {self.run}@{step_name(step)} needs at least {needed} bytes and {available} are "
             "available; all earlier checkpoints are intact: free some space and run the same command again"
         )
 

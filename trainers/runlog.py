@@ -109,7 +109,7 @@ class RunLog:
             self.event("rewound", step=step, dropped_rows=dropped)
 
     def sync(self) -> None:
-        """Make the remote store's copy, if there is one, equal to the directory: what changed is sent, what went goes."""
+        """Make the remote store's copy, if there is one, equal to the directory: send what changed, drop what went."""
         if self._board is not None:
             self._board.flush()
         if self._mirror is None:
