@@ -72,6 +72,11 @@ class Engine:
         await llm.update_weight_version(str(weight_version))
         return engine
 
+    @property
+    def process_id(self) -> int:
+        """Of the process that computes."""
+        return self.llm.engine_core.resources.engine_manager.processes[0].pid
+
     async def generate(
         self, token_ids: Sequence[int], *, seed: int, temperature: float, max_tokens: int, stop_ids: Sequence[int],
         request_id: str | None = None,

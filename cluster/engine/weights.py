@@ -4,6 +4,11 @@ It maps a parcel's node-local file, verifies the digest before it touches the mo
 vLLM's own layer-wise reload. A parcel that fails is refused and the model keeps the weights it had.
 """
 
+import multiprocessing
+import os
+import signal
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,8 @@ from cluster.weights import TensorPlace, WeightParcel
 
 BACKEND = "viter"
 """The name under which vLLM's configuration asks for it."""
+
+PARENT_WATCH_S = 0.5
 
 
 def register() -> None:
@@ -61,6 +68,11 @@ class ParcelReceiver(WeightTransferEngine[ParcelInit, ParcelUpdate]):
     update_info_cls = ParcelUpdate
     supports_draft_weight_update = False
 
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        if multiprocessing.parent_process() is not None:
+            threading.Thread(target=_end_with, args=(os.getppid(),), name="parent-watch", daemon=True).start()
+
     def init_transfer_engine(self, init_info: ParcelInit) -> None:
         """There is no connection to make."""
 
@@ -80,3 +92,10 @@ class ParcelReceiver(WeightTransferEngine[ParcelInit, ParcelUpdate]):
 
     def shutdown(self) -> None:
         """Mappings end with the update that made them."""
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: vLLM's engine would stay, with its memory, after a killed worker."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_WATCH_S)
+    os.kill(os.getpid(), signal.SIGKILL)
