@@ -18,6 +18,7 @@ import platform
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class RunLog:
         self._mirror, self._mirror_path = mirror, mirror_path
         self._mirrored: dict[str, tuple[int, int]] = {}  # size and modification time of what was copied
         self._board: Any = None
-        self._kept_to: int | None = None
+        self._newest_step: int | None = None  # of a metrics row
 
     @classmethod
     def of(cls, store: str | Path | Store, run: str, *, staging: Path) -> "RunLog":
@@ -62,14 +63,20 @@ class RunLog:
         self._replace("environment.json", json.dumps({**_environment(), **more}, indent=1, default=str))
 
     def metrics(self, step: int, numbers: Mapping[str, float], *, stage: str) -> None:
-        """One row. A number that is not finite is written as null, and its name listed under `not_finite`."""
+        """One row. A number that is not finite is written as null, and its name listed under `not_finite`.
+
+        A step that was logged before is being done again, after a restart: its rows and those after it go first.
+        """
         values = {name: float(value) for name, value in numbers.items()}
         odd = sorted(name for name, value in values.items() if not math.isfinite(value))
         assert not values.keys() & RESERVED, f"a metric cannot be called {values.keys() & RESERVED}"
+        if self._newest_step is not None and step <= self._newest_step:
+            self._forget_metrics_after(step - 1)
         head = {"step": step, "stage": stage, "time": round(time.time(), 3)}
         self._append("metrics.jsonl", {**head, **values, **({"not_finite": odd} if odd else {})})
         for name in values.keys() - set(odd):
             self._tensorboard().add_scalar(f"{stage}/{name}", values[name], step)
+        self._newest_step = step
 
     def event(self, kind: str, **fields: Any) -> None:
         """Something that happened, once: a worker replaced, a checkpoint committed, a disk full."""
@@ -94,19 +101,22 @@ class RunLog:
 
     def rewind(self, step: int) -> None:
         """Forget metrics and episodes after `step`, and a last line that a kill cut off."""
-        dropped = 0
-        for name in ("metrics.jsonl", "events.jsonl"):
-            rows = _read_lines(self.directory / name)
-            kept = [row for row in rows if name == "events.jsonl" or row["step"] <= step]
-            dropped += len(rows) - len(kept)
-            if rows:
-                self._replace(name, "".join(json.dumps(row) + "\n" for row in kept))
+        events = read_events(self.directory)
+        if events:
+            self._replace("events.jsonl", _lines(events))
         for later in (s for s in episode_steps(self.directory) if s > step):
             _episode_file(self.directory, later).unlink()
+        self._forget_metrics_after(step)
+
+    def _forget_metrics_after(self, step: int) -> None:
+        rows = read_metrics(self.directory)
+        kept = [row for row in rows if row["step"] <= step]
+        if rows:
+            self._replace("metrics.jsonl", _lines(kept))
         self._close_board()
-        self._kept_to = step
-        if dropped:
-            self.event("rewound", step=step, dropped_rows=dropped)
+        self._newest_step = step
+        if len(kept) < len(rows):
+            self.event("rewound", step=step, dropped_rows=len(rows) - len(kept))
 
     def sync(self) -> None:
         """Make the remote store's copy, if there is one, equal to the directory: send what changed, drop what went."""
@@ -160,8 +170,11 @@ class RunLog:
         if self._board is None:
             from tensorboardX import SummaryWriter  # imports torch where that is installed: only on first use
 
-            purge_step = None if self._kept_to is None else self._kept_to + 1
-            self._board = SummaryWriter(str(self.directory / "tensorboard"), purge_step=purge_step, flush_secs=10)
+            purge_step = None if self._newest_step is None else self._newest_step + 1
+            suffix = f".{uuid.uuid4().hex[:8]}"  # a file of its own, also for a second writer within the same second
+            self._board = SummaryWriter(
+                str(self.directory / "tensorboard"), purge_step=purge_step, flush_secs=10, filename_suffix=suffix
+            )
         return self._board
 
     def _close_board(self) -> None:
@@ -207,6 +220,10 @@ def episode_steps(directory: Path) -> list[int]:
 
 def _episode_file(directory: Path, step: int) -> Path:
     return directory / "episodes" / f"step-{step:06d}.parquet"
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -59,6 +59,13 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(log: RunLog):
     assert [event["kind"] for event in read_events(log.directory)] == ["worker_replaced", "rewound"]
 
 
+def test_steps_done_again_after_a_restart_replace_their_rows(log: RunLog):
+    for step, loss in ((1, 1.0), (2, 2.0), (3, 3.0), (2, 20.0), (3, 30.0)):
+        log.metrics(step, {"loss": loss}, stage="ppo")
+    assert [row["loss"] for row in read_metrics(log.directory)] == [1.0, 20.0, 30.0]
+    assert [(event["kind"], event["step"]) for event in read_events(log.directory)] == [("rewound", 1)]
+
+
 def test_a_line_that_a_kill_cut_off_was_never_written(log: RunLog):
     log.metrics(1, {"loss": 1.0}, stage="ppo")
     with (log.directory / "metrics.jsonl").open("a") as file:
