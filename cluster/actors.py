@@ -13,7 +13,6 @@ The orchestrator owns rollout and verifier actors: they end with it.
 import asyncio
 import contextlib
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from cluster.verifiers import JudgeDied, Judgement, Question, VerifierPool, Veri
 from envs.base import ConfigError, DataError
 from trainers.chat import ChatFormat
 from trainers.config import PpoConfig
+from trainers.sources import model_directory
 from trainers.sources import model_directory
 
 SILENCE_S = PATIENCE_S + 115.0  # a worker answers `collect` within its patience; one silent for longer hangs
@@ -103,8 +103,7 @@ class RolloutActor:
     async def start(self) -> int:
         """Returns the process id once the engine is up."""
         spec = self._spec
-        scratch = Path(tempfile.gettempdir()) / "viter-models" / self._name
-        model = await asyncio.to_thread(model_directory, spec.source, store=spec.store, scratch=scratch)
+        model = await asyncio.to_thread(model_directory, spec.source, store=spec.store)
         chat = ChatFormat.load(model)
         self._engine = await self._start_engine(model)
         self._worker = RolloutWorker(
