@@ -36,6 +36,9 @@ from cluster.weights import WeightParcel, pack_weights  # noqa: E402
 from envs.base import DataError  # noqa: E402
 
 
+CPU_STEP_TOKENS = 4096  # tokens computed together in one step, at most
+
+
 class Engine:
     """One model on one vLLM engine.
 
@@ -245,6 +248,11 @@ def _arguments(model_dir: Path, config: EngineConfig) -> AsyncEngineArgs:
         {"kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30)} if on_cpu
         else {"gpu_memory_utilization": config.gpu_memory_utilization}
     )  # fmt: skip
+    # On CPU a prompt is computed in one piece: after a part of one, vLLM winds back the generator of a seeded request,
+    # which CPU generators cannot do, and the engine dies. It takes more prompt tokens than fit one step to see it.
+    whole_prompts: dict[str, Any] = (
+        {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, config.max_model_len)} if on_cpu else {}
+    )
     return AsyncEngineArgs(
         model=str(model_dir),
         trust_remote_code=False,
@@ -254,14 +262,14 @@ def _arguments(model_dir: Path, config: EngineConfig) -> AsyncEngineArgs:
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
         enable_prefix_caching=config.prefix_cache,
-        enforce_eager=on_cpu,  # compiling costs half a minute and wins nothing at the sizes that run on CPU
         logprobs_mode="processed_logprobs",  # with the temperature applied, as the learner computes them
         generation_config="vllm",  # sampling is what the caller says, not what the checkpoint's file suggests
         weight_transfer_config={"backend": weights.BACKEND},
         disable_log_stats=True,
         enable_log_requests=False,
         enable_prompt_embeds=False,
-        **cache,
+        **device,
+        **whole_prompts,
     )
 
 
