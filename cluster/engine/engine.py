@@ -243,16 +243,16 @@ def check_model(model_dir: Path) -> model_files.TensorShapes:
 
 
 def _arguments(model_dir: Path, config: EngineConfig) -> AsyncEngineArgs:
-    on_cpu = current_platform.is_cpu()
-    cache: dict[str, Any] = (
-        {"kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30)} if on_cpu
-        else {"gpu_memory_utilization": config.gpu_memory_utilization}
-    )  # fmt: skip
-    # On CPU a prompt is computed in one piece: after a part of one, vLLM winds back the generator of a seeded request,
-    # which CPU generators cannot do, and the engine dies. It takes more prompt tokens than fit one step to see it.
-    whole_prompts: dict[str, Any] = (
-        {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, config.max_model_len)} if on_cpu else {}
-    )
+    device: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
+    if current_platform.is_cpu():
+        device = {
+            "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30),
+            "enforce_eager": True,  # compiling costs half a minute and wins nothing at the sizes that run on CPU
+            # A prompt is computed in one piece: after a part of one, vLLM winds back the generator of a seeded
+            # request, which CPU generators cannot do, and the engine dies.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(CPU_STEP_TOKENS, config.max_model_len),
+        }
     return AsyncEngineArgs(
         model=str(model_dir),
         trust_remote_code=False,
@@ -269,7 +269,6 @@ def _arguments(model_dir: Path, config: EngineConfig) -> AsyncEngineArgs:
         enable_log_requests=False,
         enable_prompt_embeds=False,
         **device,
-        **whole_prompts,
     )
 
 
