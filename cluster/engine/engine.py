@@ -35,7 +35,6 @@ from cluster.engine.reply import EngineDead, Reply, WeightsRefused  # noqa: E402
 from cluster.weights import WeightParcel, pack_weights  # noqa: E402
 from envs.base import DataError  # noqa: E402
 
-
 CPU_STEP_TOKENS = 4096  # tokens computed together in one step, at most
 
 
