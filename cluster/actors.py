@@ -35,7 +35,6 @@ from envs.base import ConfigError, DataError
 from trainers.chat import ChatFormat
 from trainers.config import PpoConfig
 from trainers.sources import model_directory
-from trainers.sources import model_directory
 
 SILENCE_S = PATIENCE_S + 115.0  # a worker answers `collect` within its patience; one silent for longer hangs
 START_S = 1800.0  # loading and compiling a large model may take this long

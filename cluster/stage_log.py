@@ -1,11 +1,13 @@
 """What learner ranks and the orchestrator say about a stage, written beside the driver and told to it in order."""
 
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from trainers.episode import Episode
 from trainers.episode_arrow import from_batch
 from trainers.runlog import RunLog
 
@@ -24,17 +26,19 @@ class Progress:
 class StageLog:
     """A RunLog that many processes write to. The driver calls `drain` to show what came in since."""
 
-    def __init__(self, directory: str, stage: str, steps: int, config: dict[str, Any], resumed_at: int) -> None:
-        self._log = RunLog(Path(directory))
+    def __init__(self, store: str, run: str, stage: str, steps: int, config: dict[str, Any], resumed_at: int) -> None:
+        self._log = RunLog.of(store, run, staging=Path(tempfile.gettempdir()) / "viter-runlogs")
         self._log.config(config)
         self._log.environment()
         self._log.rewind(resumed_at)
         self._stage, self._steps = stage, steps
         self._news: list[Progress] = []
+        self._shares: dict[int, list[list[Episode]]] = {}
         self._stopping = False
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         self._log.metrics(step, values, stage=self._stage)
+        self._log.sync()
         self._news.append(Progress(stage=self._stage, step=step, steps=self._steps, metrics=values))
 
     def event(self, kind: str, fields: dict[str, Any]) -> None:
@@ -42,8 +46,13 @@ class StageLog:
         words = " ".join(f"{key}={value}" for key, value in fields.items())
         self._news.append(Progress(stage=self._stage, step=-1, steps=self._steps, message=f"{kind} {words}".strip()))
 
-    def episodes(self, step: int, batches: list[pa.RecordBatch]) -> None:
-        self._log.episodes(step, [episode for batch in batches for episode in from_batch(batch)])
+    def episodes(self, step: int, world_size: int, batches: list[pa.RecordBatch]) -> None:
+        """One rank's share of a step; written once the shares of all ranks are here."""
+        shares = self._shares.setdefault(step, [])
+        shares.append([episode for batch in batches for episode in from_batch(batch)])
+        if len(shares) == world_size:
+            everyone = [episode for share in self._shares.pop(step) for episode in share]
+            self._log.episodes(step, sorted(everyone, key=lambda episode: episode.index))
 
     def drain(self) -> list[Progress]:
         news, self._news = self._news, []

@@ -13,6 +13,8 @@ class ModelConfig(Config):
     source: str = "nano"
     """Where the weights come from: `nano` (a small model made from scratch), a Hugging Face directory or hub name, or a
     checkpoint of the store as `RUN@step-000040` or `RUN@latest`."""
+    digest: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    """Digest that the starting weights must have; null does not check."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Arithmetic of the learner's forward and backward passes, and the type of the published weights."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"

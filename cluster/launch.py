@@ -1,0 +1,250 @@
+"""From a run file to trained checkpoints: connect, place, assemble each stage, wait, and shut down in order.
+
+The driver owns every actor it starts and ends them when it returns, however it returns. A stage that was cut off goes
+on from its newest commit; a stage that is done is left alone.
+"""
+
+import contextlib
+import math
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster import placement
+from cluster.config import RunConfig
+from cluster.stage_log import Progress
+from envs.base import ConfigError, ViterError
+from trainers.checkpoints import Checkpoint, Checkpoints, resolve
+
+POLL_S = 0.5
+OVERSUBSCRIPTION = 4  # logical CPUs of a cluster of our own, at most, per core of this machine
+STOP_GRACE_S = 40.0  # from a stop to a committed checkpoint; Ray Jobs allow 45 s
+
+Tell = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What a run left behind: the last checkpoint of each stage."""
+
+    name: str
+    store: str
+    checkpoints: dict[str, Checkpoint]
+
+
+def run(config: RunConfig, *, progress: Tell) -> RunResult:
+    """Train every stage of `config`, resuming where an earlier attempt stopped.
+
+    Raises:
+        CapacityError: the cluster has no room.
+        ViterError: whatever else a person can mend, in one sentence.
+        KeyboardInterrupt: the run was stopped; the stage at work has committed a checkpoint if there was time.
+    """
+    plan = placement.plan(config)
+    done: dict[str, Checkpoint] = {}
+    with contextlib.ExitStack() as stack:
+        for stage in config.stages:
+            finished = _finished(config, stage)
+            if finished is None:
+                stack.enter_context(_cluster(config, plan, progress))  # once; a connected driver stays connected
+                finished = _train_stage(config, stage, _parent(config, done), progress)
+            else:
+                progress(Progress(stage=stage, step=finished.step, steps=finished.step, message="done already"))
+            done[stage] = finished
+    return RunResult(name=config.name, store=config.store.uri, checkpoints=done)
+
+
+def run_id(config: RunConfig, stage: str) -> str:
+    """The id under which a stage is kept."""
+    return f"{config.name}-{stage}"
+
+
+def _finished(config: RunConfig, stage: str) -> Checkpoint | None:
+    newest = Checkpoints(config.store.uri, run_id(config, stage)).newest()
+    return newest if newest is not None and newest.step >= getattr(config, stage).steps else None
+
+
+def _parent(config: RunConfig, done: dict[str, Checkpoint]) -> Checkpoint | None:
+    """The checkpoint that a stage starts from: init, or the one that the run file names; None for any other model."""
+    if "sft" in done:
+        return done["sft"]
+    return resolve(config.store.uri, config.model.source) if "@" in config.model.source else None
+
+
+# ---- one stage ------------------------------------------------------------------------------------------------------
+
+
+def _train_stage(config: RunConfig, stage: str, parent: Checkpoint | None, progress: Tell) -> Checkpoint:
+    import ray
+
+    from cluster import learner_group
+    from cluster.actors import StageLogActor
+
+    run, settings = run_id(config, stage), getattr(config, stage)
+    checkpoints = Checkpoints(config.store.uri, run)
+    newest = checkpoints.newest()
+    resumed_at = newest.step if newest is not None else 0
+    words = "starting" if newest is None else f"resuming from {newest.name}"
+    progress(Progress(stage=stage, step=resumed_at, steps=settings.steps, message=words))
+    source = parent.name if parent is not None else config.model.source
+    log = StageLogActor.options(scheduling_strategy=_here()).remote(  # type: ignore[attr-defined]
+        config.store.uri, run, stage, settings.steps, config.model_dump(mode="json"), resumed_at
+    )
+    try:
+        with _rollouts(config, stage, source) as orchestrator:
+            job = learner_group.Job(
+                run=run,
+                stage=stage,
+                config=config,
+                source=source,
+                digest=None if parent else config.model.digest,
+                parents=(parent.digest,) if parent is not None else (),
+                spent=parent.info.compute if parent is not None else {},
+                log=log,
+                orchestrator=orchestrator,
+            )
+            _follow(job, progress)
+    finally:
+        ray.kill(log)
+    last = checkpoints.newest()
+    if last is None:
+        raise ViterError(f"{run}: the stage ended without a checkpoint; see its log in {config.store.uri}/{run}")
+    return last
+
+
+@contextlib.contextmanager
+def _rollouts(config: RunConfig, stage: str, source: str) -> Iterator[Any]:
+    """The orchestrator of a PPO stage with its workers starting, or None for SFT. Ended in order on the way out."""
+    if stage != "ppo":
+        yield None
+        return
+    import ray
+
+    from cluster.actors import OrchestratorActor
+
+    orchestrator = OrchestratorActor.options(scheduling_strategy=_here()).remote(config, source)  # type: ignore[attr-defined]
+    try:
+        ray.get(orchestrator.start.remote())  # engines start while the learner group does
+        yield orchestrator
+    finally:
+        with contextlib.suppress(Exception):  # it may be what died
+            ray.get(orchestrator.close.remote(), timeout=20)
+        ray.kill(orchestrator)
+
+
+def _here() -> Any:
+    """On this node: what the driver talks to all the time, and what writes its files."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+
+
+def _follow(job: Any, progress: Tell) -> None:
+    """Run the learner group in a thread of its own, and tell what comes in until it ends.
+
+    An interrupt (Ctrl-C, or SIGTERM from Ray Jobs) asks the learner to commit after its step, and then passes on.
+    """
+    from cluster import learner_group
+
+    failure: list[BaseException] = []
+
+    def train() -> None:
+        try:
+            learner_group.run(job)
+        except BaseException as error:  # told to the driver below, in its own thread
+            failure.append(error)
+
+    thread = threading.Thread(target=train, name=job.run, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(POLL_S)
+            _tell_news(job, progress)
+    except KeyboardInterrupt:
+        progress(Progress(stage=job.stage, step=-1, steps=job.settings.steps, message="stopping after this step"))
+        job.log.stop.remote()
+        thread.join(STOP_GRACE_S)
+        raise
+    _tell_news(job, progress)
+    if failure:
+        raise _told(failure[0])
+
+
+def _tell_news(job: Any, progress: Tell) -> None:
+    import ray
+
+    if job.orchestrator is not None:
+        for event in ray.get(job.orchestrator.events.remote()):
+            job.log.event.remote(event.kind, event.fields)
+    for news in ray.get(job.log.drain.remote()):
+        progress(news)
+
+
+def _told(error: BaseException) -> BaseException:
+    """The user's mistake at the bottom of what Ray and Ray Train wrapped around it, or the error as it is."""
+    seen: list[Any] = [error]
+    while seen:
+        found = seen.pop()
+        if isinstance(found, ViterError):
+            return found
+        nested = [getattr(found, name, None) for name in ("cause", "__cause__")]
+        nested += list((getattr(found, "worker_failures", None) or {}).values())
+        seen += [cause for cause in nested if isinstance(cause, BaseException)]
+    return error
+
+
+# ---- the cluster ----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _cluster(config: RunConfig, plan: placement.Plan, progress: Tell) -> Iterator[None]:
+    """Connected to the cluster that RAY_ADDRESS names, or to one of our own on this machine, with room for the plan."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    _quiet(config)
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+    else:
+        ray.init(
+            num_cpus=_logical_cpus(plan), include_dashboard=False, log_to_driver=False, object_store_memory=2**30,
+            _temp_dir=str(Path(tempfile.gettempdir()) / "viter-ray"),
+        )  # fmt: skip
+    try:
+        placement.wait_for(plan, tell=lambda text: progress(Progress(stage="placement", step=0, steps=0, message=text)))
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _logical_cpus(plan: placement.Plan) -> int:
+    """CPUs that a cluster of our own declares: what the plan needs, up to a few per core; stages share cores well."""
+    cores = os.cpu_count() or 1
+    needed = math.ceil(plan.cpus)
+    if needed > cores * OVERSUBSCRIPTION:
+        raise placement.CapacityError(
+            f"placement: the run needs {needed} CPUs and this machine has {cores} cores, of which at most "
+            f"{cores * OVERSUBSCRIPTION} CPUs are promised; lower placement.*_cpus or the numbers of workers, "
+            "or name a cluster with --address"
+        )
+    return max(needed, cores)
+
+
+def _quiet(config: RunConfig) -> None:
+    """Infrastructure speaks into Ray's log files, not into the console."""
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "://" not in config.store.uri:
+        try:
+            Path(config.store.uri).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"store.uri {config.store.uri}: {error.strerror or error}") from None

@@ -1,0 +1,112 @@
+"""Whole runs with the real parts: Ray Train, DeepSpeed, vLLM, verifiers. Small, cut off on purpose, and compared bit for bit."""
+
+import contextlib
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import launch
+from cluster.config import RunConfig
+from cluster.stage_log import Progress
+from envs.base import validated
+from trainers.checkpoints import Checkpoints
+from trainers.runlog import episode_steps, read_episodes, read_events, read_metrics
+
+pytestmark = pytest.mark.slow
+
+SFT = {"steps": 6, "documents": 16, "checkpoint_every": 2, "schedule": {"learning_rate": 1e-3}}
+PPO = {
+    "steps": 3, "episodes": 8, "viter": 2, "answer_tokens": 16, "minibatches": 2, "epochs": 1, "checkpoint_every": 1,
+    "schedule": {"learning_rate": 1e-4}, "unit": "token", "probe_tolerance": 0.001,
+}  # fmt: skip
+ENGINE = {"dtype": "float32", "prefix_cache": False, "max_model_len": 512, "max_num_seqs": 16}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_cluster():
+    """Every run of this module connects to one small cluster."""
+    import ray
+
+    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, object_store_memory=2**28)
+    yield
+    ray.shutdown()
+
+
+def config(store: Path, name: str = "small", **stages: Any) -> RunConfig:
+    data = {
+        "name": name,
+        "model": {"source": "nano", "dtype": "float32"},
+        "learner": {"row_tokens": 256},
+        "rollout": {"episodes_in_flight": 8, "engine": ENGINE},
+        "store": {"uri": str(store)},
+        **stages,
+    }
+    return validated(RunConfig, data, source="test")
+
+
+def run(of: RunConfig, progress: Any = lambda _: None) -> dict[str, str]:
+    """The digest of each stage's last checkpoint."""
+    return {stage: checkpoint.digest for stage, checkpoint in launch.run(of, progress=progress).checkpoints.items()}
+
+
+def test_a_run_resumed_half_way_ends_with_the_same_bits(tmp_path: Path):
+    whole = run(config(tmp_path / "whole", sft=SFT))
+    run(config(tmp_path / "cut", sft={**SFT, "steps": 4}))
+    assert run(config(tmp_path / "cut", sft=SFT)) == whole
+    assert [row["step"] for row in read_metrics(tmp_path / "cut" / "small-sft")] == list(range(1, 7))
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path):
+    first = run(config(tmp_path, sft={**SFT, "steps": 2}))
+    news: list[Progress] = []
+    assert run(config(tmp_path, sft={**SFT, "steps": 2}), news.append) == first
+    assert [report.message for report in news] == ["done already"]
+
+
+def test_two_learner_ranks_learn_what_one_does(tmp_path: Path):
+    one = launch.run(config(tmp_path / "one", sft=SFT), progress=lambda _: None)
+    wide = config(tmp_path / "two", sft=SFT).model_copy(update={})
+    wide = validated(
+        RunConfig, {**wide.model_dump(), "learner": {"row_tokens": 256, "workers": 2, "zero_stage": 2}}, source="test"
+    )
+    two = launch.run(wide, progress=lambda _: None)
+    losses = [[row["loss"] for row in read_metrics(Path(result.store) / "small-sft")] for result in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_ppo_goes_on_by_itself_after_its_learner_is_killed(tmp_path: Path):
+    """The gang restarts from the newest commit, and the run ends with the weights of a run that nobody disturbed."""
+    calm = run(config(tmp_path / "calm", ppo=PPO))
+    killed: list[int] = []
+
+    def kill_once(news: Progress) -> None:
+        if news.step == 1 and news.metrics and not killed:
+            events = read_events(tmp_path / "rough" / "small-ppo")
+            pid = next(event["pid"] for event in events if event["kind"] == "learner_started")
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+    assert run(config(tmp_path / "rough", ppo=PPO), kill_once) == calm
+    log = tmp_path / "rough" / "small-ppo"
+    started = [event["pid"] for event in read_events(log) if event["kind"] == "learner_started"]
+    assert len(started) == 2 and killed == started[:1]
+    for step in episode_steps(log):
+        assert Counter(episode.index for episode in read_episodes(log, step)) == Counter(range(8))
+
+
+def test_an_interrupted_run_commits_and_resumes(tmp_path: Path):
+    endless = {**SFT, "steps": 10_000, "checkpoint_every": 10_000}
+
+    def interrupt(news: Progress) -> None:
+        if news.step == 3:
+            raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        run(config(tmp_path, sft=endless), interrupt)
+    kept = Checkpoints(tmp_path, "small-sft").newest()
+    assert kept is not None
+    assert kept.step >= 3
