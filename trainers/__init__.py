@@ -7,8 +7,8 @@
 Data        `episode` and its Arrow form `episode_arrow`; `chat` and `corpus` turn messages into token ids, once.
 Mathematics `advantages`, `losses`, `compute`: pure functions, numbers in and numbers out.
 Learning    `packing`, `policy`, `learner` (the one home of DeepSpeed), and the loops `sft` and `ppo`.
-Keeping     `run_checkpoints` (the one writer) and `checkpoints` (its readers) over `manifest` and `storage`;
-            `runlog` for what people read afterwards.
+Keeping     `run_checkpoints` (the one writer) and `checkpoints` (its readers) over `manifest`, `checkpoint`, `storage`,
+            `objectstore` and `disk`; `runlog` and `environment` for what people read afterwards.
 Nano        `nano/`: small real models and their tokenizer, from scratch.
 
 Knows no Ray actors, vLLM or HTTP. `config`, `episode`, `episode_arrow`, `checkpoints`, `runlog` and `compute` import
