@@ -10,6 +10,7 @@ Ray Train starts the gang, joins the process group and restarts it; what was lea
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,12 +178,14 @@ class RemoteEpisodes:
     def take(self, count: int, *, step: int) -> list[Episode]:
         import ray
 
+        started = time.perf_counter()
         share = ray.get(
             self._orchestrator.take.remote(
                 count, step=step, rank=self._learner.rank, world_size=self._learner.world_size
             )
         )
         batches = ray.get([part.batch for part in share])
+        self._learner.seconds["rollout_wait_s"] = time.perf_counter() - started
         played = [batch.take(part.rows) for part, batch in zip(share, batches, strict=True)]
         self._log.episodes.remote(step, self._learner.world_size, played)
         episodes = (episode for batch in played for episode in from_batch(batch))
@@ -198,6 +201,7 @@ class RemoteWeights:
     def publish(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> None:
         import ray
 
+        started = time.perf_counter()
         if self._learner.rank == 0:
             parcel = ray.put(pack_weights(weights, version=version))
             ray.get(self._orchestrator.publish.remote([parcel], version=version))
@@ -205,4 +209,6 @@ class RemoteWeights:
             for _ in weights:  # collective: gives its shards
                 pass
         self._learner.barrier()
+        self._learner.seconds["publish_s"] = time.perf_counter() - started
         self._probe.check(self._learner, self._orchestrator, version)
+        self._learner.seconds["probe_s"] = time.perf_counter() - started - self._learner.seconds["publish_s"]

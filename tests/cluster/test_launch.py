@@ -93,7 +93,8 @@ def test_ppo_goes_on_by_itself_after_its_learner_is_killed(tmp_path: Path):
     assert run(config(tmp_path / "rough", ppo=PPO), kill_once) == calm
     log = tmp_path / "rough" / "small-ppo"
     started = [event["pid"] for event in read_events(log) if event["kind"] == "learner_started"]
-    assert len(started) == 2 and killed == started[:1]
+    assert len(started) == 2
+    assert killed == started[:1]
     for step in episode_steps(log):
         assert Counter(episode.index for episode in read_episodes(log, step)) == Counter(range(8))
 
