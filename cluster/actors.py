@@ -90,9 +90,8 @@ class VerifierActor(VerifierWorker):
         return os.getpid()
 
 
-@ray.remote(max_restarts=0, max_concurrency=256)
-class RolloutActor:
-    """A RolloutWorker in a process of its own, beside the engine that it starts."""
+class RolloutProcess:
+    """A RolloutWorker beside the engine that it starts and the verifiers that it asks."""
 
     def __init__(self, spec: RolloutSpec, name: str, verifiers: Sequence[Any]) -> None:
         self._spec, self._name = spec, name
@@ -149,6 +148,11 @@ class RolloutActor:
     def _playing(self) -> RolloutWorker:
         assert self._worker is not None, "start() comes first"
         return self._worker
+
+
+@ray.remote(max_restarts=0, max_concurrency=256)
+class RolloutActor(RolloutProcess):
+    """A RolloutProcess as an actor. One that dies stays dead: the orchestrator starts the next."""
 
 
 @ray.remote(max_restarts=-1, max_task_retries=0, max_concurrency=1024, num_cpus=0)
