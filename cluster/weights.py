@@ -63,14 +63,14 @@ def pack_weights(weights: "Iterable[tuple[str, torch.Tensor]]", *, version: int)
     return WeightParcel(version=version, digest=parcel_digest(index, buffers), index=index, buffers=tuple(buffers))
 
 
-def parcel_digest(index: Sequence[TensorPlace], buffers: "Iterable[np.ndarray | memoryview]") -> str:
+def parcel_digest(index: Sequence[TensorPlace], buffers: Iterable[np.ndarray]) -> str:
     """blake3 over the index, then over the bytes, however they are cut into buffers."""
     import blake3
 
     hasher = blake3.blake3(max_threads=blake3.blake3.AUTO)
     hasher.update(json.dumps([[p.name, p.dtype, p.shape, p.offset, p.size_bytes] for p in index]).encode())
     for buffer in buffers:
-        hasher.update(buffer)
+        hasher.update(buffer.data)
     return hasher.hexdigest()
 
 

@@ -96,7 +96,7 @@ def _fill(path: Path, parcel: WeightParcel) -> None:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         os.ftruncate(file, parcel.size_bytes)
-        waiting = [memoryview(buffer) for buffer in parcel.buffers if buffer.nbytes]
+        waiting = [buffer.data for buffer in parcel.buffers if buffer.nbytes]
         offset = 0
         while waiting:
             written = os.pwritev(file, waiting[:_IOV_MAX], offset)
