@@ -37,6 +37,8 @@ from trainers.checkpoints import Checkpoint
 APPLICATION = "viter"
 START_WAIT_S = 300.0
 WARM_RETRY_S = 5.0
+STATE_WAIT_S = 2.0  # a replica whose engine is starting does not answer at all
+ENGINE_START_S = 900.0  # nor is it dead for that: vLLM keeps its thread busy until a large model is loaded
 LIGHT_CPUS = 0.1  # what the gateway and the evaluation manager reserve: they wait more than they work
 OBJECT_STORE_BYTES = 256 << 20  # requests and items are small; a larger one would only take memory from engines
 
@@ -173,7 +175,11 @@ class Gateway:
             answers.cancel()
 
     async def is_engine_up(self) -> bool:
-        state: ReplicaState = await self._replica.state.remote()
+        try:
+            async with asyncio.timeout(STATE_WAIT_S):
+                state: ReplicaState = await self._replica.state.remote()
+        except TimeoutError:
+            return False
         return state.is_up
 
 
@@ -189,6 +195,7 @@ def build(args: ServiceConfig) -> serve.Application:
         num_replicas=config.replicas,
         max_ongoing_requests=at_once,
         health_check_period_s=5,
+        health_check_timeout_s=ENGINE_START_S,
         ray_actor_options={"num_cpus": config.replica_cpus, "num_gpus": config.replica_gpus},
     ).bind(config)
     light = {"num_cpus": LIGHT_CPUS}
@@ -224,6 +231,7 @@ def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S) -> Started:
         raise ConfigError(f"store: {config.store} is no directory; train something first, or name another with --store")
     token = ensure_token(config.state_directory / "service") if config.auth == "token" else None
     _join_ray(config)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(proxy_location="HeadOnly", http_options=HTTPOptions(host=config.host, port=config.port))
     serve.run(build(config), name=APPLICATION, route_prefix="/", blocking=False)
     url = f"http://{'127.0.0.1' if config.host == '0.0.0.0' else config.host}:{config.port}"
@@ -234,10 +242,12 @@ def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S) -> Started:
 def stop() -> None:
     """End the service, and Ray with it where `start` began it."""
     global _owns_ray
-    serve.shutdown()
+    serve.delete(APPLICATION)  # lets replicas end what they do, and their engines with them
     if _owns_ray:
         ray.shutdown()
         _owns_ray = False
+    else:
+        serve.shutdown()
 
 
 def _join_ray(config: ServiceConfig) -> None:
@@ -245,8 +255,9 @@ def _join_ray(config: ServiceConfig) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}  # all of it is in Ray's log files
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
+        ray.init(**quiet)
         return
     # the proxy reads these where it starts; on a cluster that runs already they belong into its environment
     os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "services.guard:proxy_middlewares")
@@ -256,7 +267,7 @@ def _join_ray(config: ServiceConfig) -> None:
         num_cpus=max(os.cpu_count() or 1, int(needed + 0.999)),
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
+        **quiet,
     )
     _owns_ray = True
 

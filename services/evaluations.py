@@ -21,7 +21,7 @@ from envs import suites
 from envs.base import ViterError
 from services.journal import Journal
 from services.orders import Counts, Evaluation, EvaluationList, EvaluationOrder, Item, ItemList, item_id
-from services.problems import Busy, cause_of
+from services.problems import Busy, cause_of, status_of
 from services.registry import Registry
 from services.results import generalisation_gap, suite_result
 from trainers.checkpoints import Checkpoint
@@ -220,7 +220,7 @@ class Evaluations:
             if not failures:
                 continue
             tries = 0 if len(items) > before else tries + 1
-            if tries >= TRIES_WITHOUT_PROGRESS or isinstance(cause_of(failures[0]), ViterError):
+            if tries >= TRIES_WITHOUT_PROGRESS or any(_is_final(failure) for failure in failures):
                 raise failures[0]
             logger.warning("%s: %s; playing the rest again", evaluation.id, _told(failures[0]))
             await asyncio.sleep(RETRY_PAUSE_S)
@@ -260,6 +260,12 @@ class Evaluations:
 def _page(rows: list, ids: list[str], limit: int, after: str | None) -> tuple[list, bool]:
     start = ids.index(after) + 1 if after in ids else (len(ids) if after else 0)
     return rows[start : start + limit], len(rows) > start + limit
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether it would only happen again: a user's mistake, as against an engine or a process that died."""
+    cause = cause_of(error)
+    return isinstance(cause, ViterError) and status_of(cause) < 500
 
 
 def _told(error: BaseException) -> str:

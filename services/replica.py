@@ -5,6 +5,8 @@ with the verdicts in this process: a turn costs neither a call between processes
 """
 
 import asyncio
+import hashlib
+import json
 import logging
 import time
 from collections import deque
@@ -26,6 +28,9 @@ from services.problems import EngineDown
 from trainers.chat import ChatFormat
 from trainers.checkpoints import Checkpoint, materialise
 from trainers.episode import Episode
+
+COSMETIC = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+"""Keys of config.json that say how a model was made or saved, and not what it is."""
 
 logger = logging.getLogger("viter.replica")
 
@@ -86,7 +91,7 @@ class EngineReplica:
         self._engine: ServedEngine | None = None
         self._completions: Completions | None = None
         self._chat: ChatFormat | None = None
-        self._architecture: str | None = None
+        self._kind: str | None = None
         self._version = 0
         self._swap_s: list[float] = []
 
@@ -188,14 +193,14 @@ class EngineReplica:
         """Make the engine hold a checkpoint: in place where the architecture is the same, anew where not."""
         started = time.perf_counter()
         directory = await self._directory(digest)
-        architecture = (directory / "config.json").read_text()
+        kind = await asyncio.to_thread(kind_of, directory)
         self._version += 1
-        if self._engine is not None and architecture == self._architecture:
+        if self._engine is not None and kind == self._kind:
             await self._engine.swap(directory, self._version)
         else:
             await self.close()
             self._engine, self._completions = await self._start_engine(directory, self._version)
-            self._architecture = architecture
+            self._kind = kind
         self._chat = await asyncio.to_thread(ChatFormat.load, directory)
         self._swap_s.append(time.perf_counter() - started)
         logger.info("holds %s after %.3f s", self._checkpoints[digest].name, self._swap_s[-1])
@@ -206,6 +211,17 @@ class EngineReplica:
             root = await asyncio.to_thread(materialise, self._checkpoints[digest], learner=False)
             self._directories[digest] = root / "model"
         return self._directories[digest]
+
+
+def kind_of(directory: Path) -> str:
+    """Names what an engine cannot change in place: architecture, tokenizer, chat template. Equal kinds can be swapped."""
+    config = json.loads((directory / "config.json").read_text())
+    lasting = {key: value for key, value in config.items() if key not in COSMETIC}
+    kind = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        path = directory / name
+        kind.update(path.read_bytes() if path.exists() else b"-")
+    return kind.hexdigest()
 
 
 def _is_of_one_version(episode: Episode, version: int) -> bool:

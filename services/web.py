@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from envs import names as environment_names
 from envs import suites
-from envs.base import ViterError
-from envs.verify import verify_line
+from envs.base import ConfigError, ViterError
+from envs.verify import LineError, verify_line
 from services import problems
 from services.config import LimitsConfig
 from services.guard import Guard, Tokens
@@ -265,7 +265,10 @@ def _add_verifier(routes: FastAPI) -> None:
     @routes.post("/v1/verify", tags=["environments"])
     async def verify(order: VerifyOrder) -> VerdictAnswer:
         """Judge one answer."""
-        return VerdictAnswer(**verify_line(order.model_dump_json(), 1))
+        try:
+            return VerdictAnswer(**verify_line(order.model_dump_json(), 1))
+        except LineError as error:
+            raise ConfigError(str(error).removeprefix("line 1: ")) from None
 
     @routes.get("/v1/suites", tags=["environments"])
     async def list_suites() -> SuiteList:
