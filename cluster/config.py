@@ -144,11 +144,11 @@ class RunConfig(Config):
             ConfigError: one sentence naming the file and key.
         """
         try:
-            data = yaml.safe_load(path.read_text())
+            data = _parse(path.read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror or error}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: not a text file in UTF-8; a run file is YAML") from None
         if not isinstance(data, dict):
             raise ConfigError(f"{path}: a run file is a mapping of keys, not {type(data).__name__}")
         for override in overrides:
@@ -167,4 +167,12 @@ def _apply(data: dict[str, Any], override: str) -> None:
         data = data[parent]
         if not isinstance(data, dict):
             raise ConfigError(f"--set {override}: {parent} is not a section")
-    data[leaf] = yaml.safe_load(value)
+    data[leaf] = _parse(value, f"--set {override}")
+
+
+def _parse(text: str, source: str) -> Any:
+    """YAML as plain data. A date that does not exist is a ValueError of PyYAML's, deep nesting a RecursionError."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())[:200]}") from None

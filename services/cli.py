@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -93,6 +94,7 @@ def train(
             plans.check_this_machine(plan)
         if dry_run:
             raise typer.Exit(0)
+        plans.check_source(config)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job ends like Ctrl-C: in order
         from services import train_run
 
@@ -145,6 +147,8 @@ def verify() -> None:
     with plain_errors():
         from envs.verify import LineError, verify_line
 
+        if isinstance(sys.stdin, TextIOWrapper):  # bytes that are no UTF-8 spoil one line, not the rest
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
         bad_lines = 0
         for number, line in enumerate(sys.stdin, start=1):
             if not line.strip():
@@ -157,7 +161,7 @@ def verify() -> None:
             sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
         sys.stdout.flush()
         if bad_lines:
-            raise ConfigError(f"standard input: {bad_lines} bad lines, told in place; the others are judged")
+            raise ConfigError(f"standard input: bad lines: {bad_lines}, told in place; the others are judged")
 
 
 @app.command()

@@ -27,6 +27,8 @@ SHOWN = (
 QUIET_S = 30.0  # a plain log gets a sign of life at least this often, and a line per step no more often than steps end
 
 
+ROUTINE = ("learner_started", "checkpoint")
+"""Events that come with every run: they stand in events.jsonl and need no line."""
 QUIET_S = 15.0  # in a plain log, a step that says nothing else waits this long
 
 
@@ -53,8 +55,13 @@ class Console:
             self._bars.stop()
 
     def show(self, report: Progress) -> None:
-        """Brings a stage's line up to date."""
-        if self._bars:
+        """Brings a stage's line up to date. An event (a report of step -1) stays in sight as a line of its own."""
+        is_event = report.step < 0
+        if is_event and report.message.startswith(ROUTINE):
+            return
+        if self._bars and is_event:
+            self.tell(f"{report.stage}: {report.message}")
+        elif self._bars:
             self._draw(report)
         else:
             self._print(report)
@@ -79,22 +86,14 @@ class Console:
         if report.stage not in self._tasks:
             self._tasks[report.stage] = self._bars.add_task(report.stage, total=report.steps or None, told="")
         task, told = self._tasks[report.stage], one_line(report.metrics) or report.message
-        if report.step < 0:  # an event, not a step
-            self._bars.update(task, told=told)
-        else:
-            self._bars.update(task, completed=report.step, total=report.steps or None, told=told)
+        self._bars.update(task, completed=report.step, total=report.steps or None, told=told)
 
     def _print(self, report: Progress) -> None:
         if not self._is_news(report):
             return
-        count = f"{report.step}/{report.steps}" if report.steps else ""
-        parts = (
-            f"{time.monotonic() - self._started:6.0f}s",
-            report.stage,
-            count,
-            one_line(report.metrics),
-            report.message,
-        )
+        elapsed = f"{time.monotonic() - self._started:6.0f}s"
+        count = f"{report.step}/{report.steps}" if report.steps and report.step >= 0 else ""
+        parts = (elapsed, report.stage, count, one_line(report.metrics), report.message)
         self._terminal.print("  ".join(part for part in parts if part), markup=False, highlight=False)
 
 

@@ -195,14 +195,13 @@ def base_models() -> Iterator[Finding]:
     from trainers.sources import model_directory
 
     seen = set()
-    for path in sorted((ROOT / "deploy" / "runs").glob("nano-*.yaml")):
+    for path in sorted((ROOT / "deploy" / "runs").glob("*.yaml")):
         try:
             model = RunConfig.load(path).model
-            source = ROOT / model.source
-            if model.source == "nano" or model.source in seen or "/" not in model.source:
+            if not model.source.startswith("deploy/") or model.source in seen:
                 continue
             seen.add(model.source)
-            model_directory(str(source), store="runs", scratch=ROOT / "runs", digest=model.digest)
+            model_directory(str(ROOT / model.source), store="runs", digest=model.digest)
             yield Finding("ok", f"model {model.source}: there" + (", with its digest" if model.digest else ""))
         except ViterError as error:
             yield Finding("fail", f"{path.name}: {error}", "make it again: viter train deploy/runs/nano-base.yaml")

@@ -9,6 +9,7 @@ import yaml
 from cluster.config import RunConfig
 from cluster.launch import OVERSUBSCRIPTION
 from cluster.placement import CapacityError, Plan, check
+from trainers.checkpoints import resolve
 
 
 def told(config: RunConfig, plan: Plan) -> str:
@@ -30,6 +31,16 @@ def check_this_machine(plan: Plan) -> None:
             f"placement: {here_it_is}; name a cluster with --address, "
             "or ask for less in rollout.*, learner.workers or placement.*"
         )
+
+
+def check_source(config: RunConfig) -> None:
+    """The checkpoint a run starts from, before a cluster is started for it.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    if "@" in config.model.source:
+        resolve(config.store.uri, config.model.source)
 
 
 def _gpus() -> float:

@@ -57,8 +57,8 @@ def write(store: str, run: str) -> Path:
         home = measured.home(store, run)
         found = measured.read(home)
         if not logs and found is None:
-            known = ", ".join(sorted(list_runs(store))) or "no runs"
-            raise DataError(f"run {run}: the store {store} has nothing of it; it holds {known}")
+            known = ", ".join(sorted(list_runs(store))) or "none"
+            raise DataError(f"run {run}: no log or evaluation of it in {store}; runs with checkpoints there: {known}")
         page = render(run, found, logs)
     home.mkdir(parents=True, exist_ok=True)
     path = home / FILE

@@ -22,8 +22,9 @@ def rate(share: float, n: int) -> RateModel:
 def suite_result(suite: str, kind: str, final: float, n: int) -> SuiteResult:
     growth = (0.7, 0.85, 0.93, 0.97, 1.0)
     return SuiteResult(
-        suite=suite, kind=kind, digest="d" * 64, n=n, failed=0, success=rate(final, n), first_attempt=rate(final * 0.7, n),
-        by_iteration=[rate(final * share, n) for share in growth], per_step_accuracy=rate(final * 0.6, 3 * n),
+        suite=suite, kind=kind, digest="d" * 64, n=n, failed=0, success=rate(final, n),
+        first_attempt=rate(final * 0.7, n), by_iteration=[rate(final * share, n) for share in growth],
+        per_step_accuracy=rate(final * 0.6, 3 * n),
         recognition=rate(0.97, 4 * n), regressions=rate(0, n), tokens=Tokens(prefill=1, cached=2, decoded=3), flops=6,
     )  # fmt: skip
 
@@ -53,8 +54,8 @@ def point(stage: str, step: int, flops: float, shares: tuple[float, float, float
     }  # in the order they were asked for
     episodes = (item(ID, success=True), item(OOD, success=False)) if is_final else ()
     return Point(
-        stage=stage, checkpoint=f"demo-{'sft' if stage == 'init' else stage}@step-{step:06d}", digest="ab" * 32, step=step,
-        flops=flops, is_final=is_final, results=results, episodes=episodes,
+        stage=stage, checkpoint=f"demo-{'sft' if stage == 'init' else stage}@step-{step:06d}", digest="ab" * 32,
+        step=step, flops=flops, is_final=is_final, results=results, episodes=episodes,
     )  # fmt: skip
 
 
@@ -112,6 +113,7 @@ def _metrics(stage: str, done: float) -> dict[str, float]:
     if stage != "ppo":
         return {"loss": 2 / (1 + 4 * done), "grad_norm": 1 + done, "entropy": 1 - done / 2}
     return {
-        "reward_mean": -6 + 7 * done, "success_rate": 0.4 + done / 5, "kl": 0.004 + done / 500, "entropy": 0.2 - done / 10,
-        "staleness_mean": 0.0, "explained_variance": float("nan") if done < 0.1 else done / 2, "clip_fraction": 0.02,
+        "reward_mean": -6 + 7 * done, "success_rate": 0.4 + done / 5, "kl": 0.004 + done / 500,
+        "entropy": 0.2 - done / 10, "staleness_mean": 0.0,
+        "explained_variance": float("nan") if done < 0.1 else done / 2, "clip_fraction": 0.02,
     }  # fmt: skip

