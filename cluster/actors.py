@@ -307,7 +307,8 @@ class RemoteWorker:
     async def ask(self, reference: Any, within_s: float) -> Any:
         """The value of a reference, in the words of `Worker`."""
         try:
-            return await asyncio.wait_for(reference, within_s)
+            async with asyncio.timeout(within_s):
+                return await reference
         except TimeoutError:
             raise WorkerDied(f"{self.name}: no answer within {within_s:g} s") from None
         except RayTaskError as error:
@@ -335,7 +336,8 @@ class RemoteJudge:
 
     async def revive(self) -> None:
         try:
-            await asyncio.wait_for(self._handle.ping.remote(), PING_S)
+            async with asyncio.timeout(PING_S):
+                await self._handle.ping.remote()
         except RayActorError as error:
             raise JudgeDied(_line(error)) from None
         except TimeoutError:

@@ -1,6 +1,7 @@
 """One episode as a plain coroutine, and a worker that plays many at once. Imports neither Ray nor vLLM."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -240,11 +241,11 @@ class RolloutWorker:
         Raises:
             Whatever ended an episode: a dead engine, a bug. The worker is of no use then.
         """
-        try:
-            await asyncio.wait_for(self._news.wait(), patience_s)
-            await asyncio.wait_for(self._all_done.wait(), GATHER_S)
-        except TimeoutError:
-            pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._news.wait()
+            async with asyncio.timeout(GATHER_S):
+                await self._all_done.wait()
         if self._failure is not None:
             raise self._failure
         if not self._finished:

@@ -138,7 +138,8 @@ class VerifierPool:
             started = time.perf_counter()
             questions = [pending.question for pending in batch]
             try:
-                judged = await asyncio.wait_for(self.judges[number].judge(questions), self.deadline_s)
+                async with asyncio.timeout(self.deadline_s):
+                    judged = await self.judges[number].judge(questions)
             except Exception as error:  # the door around a verifier call: whatever it is becomes a status
                 self._lose(number, batch, error)
                 await self._bring_back(number)
@@ -193,7 +194,8 @@ class VerifierPool:
         give_up = time.monotonic() + self.recovery_s
         while True:
             try:
-                await asyncio.wait_for(self.judges[number].revive(), self.recovery_s)
+                async with asyncio.timeout(self.recovery_s):
+                    await self.judges[number].revive()
                 break
             except (JudgeDied, TimeoutError):
                 await asyncio.sleep(REVIVE_EVERY_S)
