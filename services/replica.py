@@ -214,7 +214,7 @@ class EngineReplica:
 
 
 def kind_of(directory: Path) -> str:
-    """Names what an engine cannot change in place: architecture, tokenizer, chat template. Equal kinds can be swapped."""
+    """Names what an engine cannot change in place: architecture, tokenizer, chat template. Equal kinds can swap."""
     config = json.loads((directory / "config.json").read_text())
     lasting = {key: value for key, value in config.items() if key not in COSMETIC}
     kind = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())

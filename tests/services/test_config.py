@@ -14,7 +14,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy" / "serve.yaml"
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"auth": "none", "host": "0.0.0.0"}, "would open"),  # noqa: S104
+        ({"auth": "none", "host": "0.0.0.0"}, "would open"),
         ({"store": "s3://bucket/runs"}, "state"),
         ({"port": 70000}, "port"),
         ({"prot": 8000}, "did you mean 'port'"),

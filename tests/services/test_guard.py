@@ -24,7 +24,7 @@ class Echo:
         self.go = asyncio.Event()
         self.go.set()
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, _scope, receive, send):
         self.calls += 1
         message = await receive()
         await self.go.wait()
@@ -152,7 +152,7 @@ async def test_one_more_than_the_limit_is_told_to_come_back(guarded: Guard, toke
     async with client(guarded, token) as http:
         waiting = [asyncio.create_task(http.get("/v1/models")) for _ in range(2)]
         async with asyncio.timeout(5):
-            while guarded.in_progress < 2:
+            while guarded.in_progress < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         refused = await http.get("/v1/models")
         guarded.app.go.set()

@@ -44,8 +44,11 @@ async def test_an_unknown_name_hears_the_three_nearest(registry: Registry):
 
 
 @pytest.mark.parametrize(
-    "name", ["../secrets@step-000001", "nano-a@../../x", "/etc@latest", "nano-a", "", "a\0b@latest", "nano-a@" + "x" * 5000,
-             "nano-a/../nano-b@latest", "%2e%2e@latest", "NANO-A\\..@latest"],
+    "name",
+    [
+        "../secrets@step-000001", "nano-a@../../x", "/etc@latest", "nano-a", "", "a\0b@latest", "nano-a@" + "x" * 5000,
+        "nano-a/../nano-b@latest", "%2e%2e@latest", "NANO-A\\..@latest",
+    ],
 )  # fmt: skip
 async def test_a_name_never_leads_out_of_the_store(registry: Registry, name: str):
     with pytest.raises(DataError):
