@@ -1,8 +1,8 @@
 """What is minimised, and what is watched. Pure functions of tensors.   Shapes: B rows, L tokens, T turns.
 
 Every loss is a sum over its own elements divided by a count that the caller gives: the count of the global minibatch.
-So the sum over micro-batches and ranks is the mean over the minibatch, however it was cut. Masks come before `exp`:
-padding has log-prob 0 on one side only, and `0 * inf` is NaN.
+So the sum over micro-batches and ranks is the mean over the minibatch, however it was cut. Masks come before `exp`,
+products and squares: what stands in the padding is anything, and the gradient of a mask applied after is `0 * inf`.
 """
 
 import torch
@@ -14,6 +14,10 @@ REFERENCE_RATIO_LIMIT = 10.0  # above it the original code keeps the clipped ter
 def masked_mean(values: Tensor, mask: Tensor, count: float) -> Tensor:
     """Σ values where mask, ÷ count."""
     return torch.where(mask, values, 0.0).sum() / max(count, 1.0)
+
+
+def _masked(values: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, values, 0.0)
 
 
 def log_ratio(logp: Tensor, old_logp: Tensor, mask: Tensor) -> Tensor:
@@ -33,9 +37,9 @@ def policy_loss(
         count: sampled tokens of the global minibatch.
         weights: [B, L] importance weights of stale samples, or None for 1.
     """
-    ratios = log_ratios.exp()
+    ratios, advantages = log_ratios.exp(), _masked(advantages, mask)
     surrogate = torch.minimum(ratios * advantages, ratios.clamp(1 - clip, 1 + clip) * advantages)
-    return -masked_mean(surrogate if weights is None else surrogate * weights, mask, count)
+    return -masked_mean(surrogate if weights is None else surrogate * _masked(weights, mask), mask, count)
 
 
 def reference_policy_loss(log_ratios: Tensor, advantages: Tensor, mask: Tensor, *, clip: float, count: float) -> Tensor:
@@ -63,10 +67,10 @@ def value_loss(
         clip: half-width in value units; None does not clip.
         count: such positions in the global minibatch.
     """
-    errors = (values - returns).square()
+    errors = _masked(values - returns, mask).square()
     if clip is not None:
         clipped = old_values + (values - old_values).clamp(-clip, clip)
-        errors = torch.maximum(errors, (clipped - returns).square())
+        errors = torch.maximum(errors, _masked(clipped - returns, mask).square())
     return 0.5 * masked_mean(errors, mask, count)
 
 
