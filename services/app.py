@@ -13,6 +13,7 @@ import socket
 import time
 import urllib.request
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from envs.base import ConfigError, ViterError
@@ -240,9 +242,12 @@ def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S) -> Started:
 
 
 def stop() -> None:
-    """End the service, and Ray with it where `start` began it."""
+    """End the service, and Ray with it where `start` began it. Without one there is nothing to do."""
     global _owns_ray
-    serve.delete(APPLICATION)  # lets replicas end what they do, and their engines with them
+    if not ray.is_initialized():
+        return
+    with suppress(RayServeException):  # Serve is not running: `start` failed before that
+        serve.delete(APPLICATION)  # lets replicas end what they do, and their engines with them
     if _owns_ray:
         ray.shutdown()
         _owns_ray = False
