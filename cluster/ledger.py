@@ -161,6 +161,11 @@ class Ledger:
         self._open[step].kept[index] = Entry(index=index, tokens=receipt.tokens, place=place)
         return Fate.KEPT
 
+    def is_settled(self, step: int) -> bool:
+        """Waiting for `step` is over: it is complete, was delivered, or is past the end of the run."""
+        delivered = self._next_step is not None and step < self._next_step and step not in self._open
+        return self.is_complete(step) or delivered or step >= self.steps
+
     def lose(self, worker: str) -> int:
         """`worker` is gone: what it held is queued again. Returns how many episodes that is."""
         lost = self._held.pop(worker, set())

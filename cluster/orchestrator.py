@@ -21,6 +21,7 @@ from envs.base import ViterError
 
 RESERVE = 0.25  # orders a worker holds beyond its places, as a share of them: a free place is refilled without asking
 DEATHS_IN_A_ROW = 5  # workers of one place that die without bringing an episode home, before the run is stopped
+MOURNING_S = 0.1  # before the first successor of a worker; doubles with each death in a row, up to 5 s
 
 
 class WorkerDied(ViterError):
@@ -169,7 +170,7 @@ class Orchestrator:
             )
         life = self._ledger.life
         started = time.monotonic()
-        await self._wait_for(lambda: life != self._ledger.life or self._ledger.is_complete(step))
+        await self._wait_for(lambda: life != self._ledger.life or self._ledger.is_settled(step))
         if life != self._ledger.life:
             raise Superseded(f"step {step}: the learner went back to an earlier step while this call waited")
         self._count(take_wait_s=time.monotonic() - started)
@@ -329,7 +330,7 @@ class Orchestrator:
                     f"{name}: {DEATHS_IN_A_ROW} rollout workers in a row died without an episode; the last: {death}"
                 )
             )
-        await asyncio.sleep(min(5.0, 0.1 * 2**place.deaths_in_a_row))
+        await asyncio.sleep(min(5.0, MOURNING_S * 2 ** (place.deaths_in_a_row - 1)))
 
     async def _forget(self, step: int) -> None:
         """Everything made since `step`, here and in the workers."""
