@@ -168,9 +168,14 @@ def count_parameters(directory: Path) -> int | None:
 def check(plan: Plan, nodes: Sequence[Resources]) -> str:
     """Why the plan does not fit into `nodes`, each given by its resources; empty when it does.
 
-    Every actor lies on one node, so both the sums and the largest actor of each kind count. Actors are put, the largest
-    first, on the node with the most left; a plan that this cannot place is called too large.
+    Actors are put, the largest first, on the node with the most left. That can miss a tight fit, so it is a reason to
+    wait and never one to refuse; what `shortage` finds is certain.
     """
+    return shortage(plan, nodes) or _unplaced(plan, nodes)
+
+
+def shortage(plan: Plan, nodes: Sequence[Resources]) -> str:
+    """What no arrangement of the actors on `nodes` can mend: sums, the largest actor of a kind, strict strategies."""
     for resource in ("GPU", "CPU"):
         needed, there = plan.total(resource), sum(node.get(resource, 0) for node in nodes)
         if needed > there + 1e-6:
@@ -190,10 +195,10 @@ def check(plan: Plan, nodes: Sequence[Resources]) -> str:
                         f"{group.count} {group.kind} actors need {group.total(resource):g} {resource} on one node "
                         f"(STRICT_PACK), the largest has {largest:g}"
                     )
-    return _packed(plan, nodes)
+    return ""
 
 
-def _packed(plan: Plan, nodes: Sequence[Resources]) -> str:
+def _unplaced(plan: Plan, nodes: Sequence[Resources]) -> str:
     left = [dict(node) for node in nodes]
     bundles = [(group.kind, group.bundle) for group in plan.groups for _ in range(group.count)]
     for kind, bundle in sorted(bundles, key=lambda item: (-item[1].get("GPU", 0), -item[1]["CPU"])):
@@ -229,7 +234,7 @@ def wait_for(
         nodes, free = read()
         if not (lack := check(plan, free)):
             return
-        never = check(plan, nodes)
+        never = shortage(plan, nodes)
         if never and not plan.autoscales:
             raise CapacityError(
                 f"placement: {never}, and it adds no nodes by itself; ask for less in rollout.*, learner.workers or "
