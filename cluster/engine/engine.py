@@ -67,7 +67,7 @@ class Engine:
         shapes = check_model(Path(model_dir))
         with _environment(config):
             try:
-                llm = AsyncLLM.from_engine_args(_arguments(Path(model_dir), config))
+                llm = await asyncio.to_thread(AsyncLLM.from_engine_args, _arguments(Path(model_dir), config))
             except RuntimeError as error:
                 raise EngineDead(f"{model_dir}: vLLM did not start ({_line(error)}); its log above says why") from error
         engine = cls(llm, shapes, weight_version=weight_version)
@@ -163,7 +163,9 @@ class Engine:
 
     async def close(self) -> None:
         """Stop the engine's process and wait for it. Requests in flight raise EngineDead."""
+        self.llm.output_processor.propagate_error(EngineDeadError())  # vLLM would leave those who wait waiting
         await asyncio.to_thread(self.llm.shutdown)
+        self.llm.shutdown = _nothing  # its __del__ calls it once more, perhaps when the interpreter is half gone
         await asyncio.to_thread(self._files.close)
 
     async def _run(self, token_ids: Sequence[int], parameters: SamplingParams, request_id: str | None) -> Any:
@@ -277,6 +279,7 @@ def _environment(config: EngineConfig) -> Iterator[None]:
     before = dict(os.environ)
     os.environ["OMP_NUM_THREADS"] = str(config.threads)
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # whole GiB only, and it would win over kv_cache_gib
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's large tensors on huge pages: an update allocates many
     if current_platform.is_cpu() and config.tensor_parallel == 1:
         # The worker then lives in the engine's process: one process and two hand-overs per step less. vLLM
         # would put it apart only to set OMP_NUM_THREADS, which is set here.
@@ -298,6 +301,10 @@ def deaths_named() -> Iterator[None]:
     except EngineGenerateError as error:
         cause = error.__cause__
         raise EngineDead(f"the engine failed in a request ({_line(cause or error)}); start another engine") from error
+
+
+def _nothing(timeout: float | None = None) -> None:
+    del timeout
 
 
 def _prompt_logp(output: Any) -> list[float]:

@@ -176,7 +176,7 @@ async def test_weights_that_do_not_match_their_digest_are_refused_and_nothing_is
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 async def test_a_transfer_damaged_on_this_node_is_refused_and_the_next_try_succeeds(engine, models, damage):
     good = parcel(models[1], 9)
-    with NodeFiles().holding(good) as path, path.open("r+b") as file:
+    with NodeFiles().holding(good) as path, path.open("r+b", buffering=0) as file:
         if damage == "cut":
             file.truncate(path.stat().st_size // 2)
         else:
@@ -307,6 +307,18 @@ async def test_the_engine_ends_with_the_process_that_started_it(models, tmp_path
     owner.kill()
     await owner.wait()
     await until(lambda: not is_alive(pid), 15)
+
+
+async def test_closing_an_engine_ends_the_requests_in_flight(models):
+    from cluster.engine import Engine
+
+    lone = await Engine.start(models[0], CONFIG)
+    process, task = lone.process_id, asyncio.create_task(sampled(lone, count=700))
+    await asyncio.sleep(0.2)
+    await lone.close()
+    with pytest.raises(EngineDead):
+        await asyncio.wait_for(task, 10)
+    assert not is_alive(process)
 
 
 async def test_a_dead_engine_says_so_to_everyone(engine):
