@@ -21,9 +21,7 @@ for _name, _value in QUIET.items():
     os.environ.setdefault(_name, _value)  # vLLM reads some of these as it is imported
 
 from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest  # noqa: E402
-from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: E402
 from vllm.inputs.engine import tokens_input  # noqa: E402
-from vllm.platforms import current_platform  # noqa: E402
 from vllm.sampling_params import RequestOutputKind, SamplingParams  # noqa: E402
 from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
@@ -32,10 +30,9 @@ from cluster.config import EngineConfig  # noqa: E402
 from cluster.engine import model_files, weights  # noqa: E402
 from cluster.engine.node_files import NodeFiles  # noqa: E402
 from cluster.engine.reply import EngineDead, Reply, WeightsRefused  # noqa: E402
+from cluster.engine.settings import arguments, check_cache, check_model, environment  # noqa: E402
 from cluster.weights import WeightParcel, pack_weights  # noqa: E402
-from envs.base import DataError  # noqa: E402
-
-CPU_STEP_TOKENS = 4096  # tokens computed together in one step, at most
+from envs.base import ConfigError, DataError  # noqa: E402
 
 
 class Engine:
@@ -62,12 +59,16 @@ class Engine:
 
         Raises:
             DataError: the directory holds no model that this engine can run.
+            ConfigError: its settings do not fit the model.
             EngineDead: vLLM could not start; its log says why.
         """
         shapes = check_model(Path(model_dir))
-        with _environment(config):
+        check_cache(Path(model_dir), config)
+        with environment(config):
             try:
-                llm = await asyncio.to_thread(AsyncLLM.from_engine_args, _arguments(Path(model_dir), config))
+                llm = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments(Path(model_dir), config))
+            except ValueError as error:
+                raise ConfigError(f"{model_dir}: vLLM refuses these engine settings for it ({_line(error)})") from error
             except RuntimeError as error:
                 raise EngineDead(f"{model_dir}: vLLM did not start ({_line(error)}); its log above says why") from error
         engine = cls(llm, shapes, weight_version=weight_version)
@@ -217,78 +218,6 @@ class Engine:
         spans = answer.weight_versions or []
         versions = [int(span.version) for span in spans for _ in range(span.start, span.end)]
         return versions if len(versions) == len(answer.token_ids) else [self.weight_version] * len(answer.token_ids)
-
-
-def check_model(model_dir: Path) -> model_files.TensorShapes:
-    """Names and shapes of the model's tensors, once it is known that an engine here can run it.
-
-    Raises:
-        DataError: it is missing, damaged, of an architecture that vLLM does not know, or has tied embeddings on CPU.
-    """
-    from vllm.model_executor.models import ModelRegistry
-
-    config = model_files.read_config(model_dir)
-    shapes = model_files.tensor_shapes(model_dir)
-    known = set(ModelRegistry.get_supported_archs())
-    if not known & set(config["architectures"]):
-        name = config["architectures"][0]
-        raise DataError(
-            f"{model_dir}/config.json: vLLM does not know the architecture {name}; use one that it supports"
-        )
-    if current_platform.is_cpu() and model_files.ties_embeddings(model_dir, config):
-        raise DataError(
-            f"{model_dir}/config.json: tie_word_embeddings is true, and on CPU vLLM would keep the old output "
-            "embedding after a weight update; untie it (set it to false and store lm_head.weight), or use GPUs"
-        )
-    return shapes
-
-
-def _arguments(model_dir: Path, config: EngineConfig) -> AsyncEngineArgs:
-    device: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_utilization}
-    if current_platform.is_cpu():
-        device = {
-            "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30),
-            "enforce_eager": True,  # compiling costs half a minute and wins nothing at the sizes that run on CPU
-            # A prompt is computed in one piece: after a part of one, vLLM winds back the generator of a seeded
-            # request, which CPU generators cannot do, and the engine dies.
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(CPU_STEP_TOKENS, config.max_model_len),
-        }
-    return AsyncEngineArgs(
-        model=str(model_dir),
-        trust_remote_code=False,
-        dtype=config.dtype,
-        tensor_parallel_size=config.tensor_parallel,
-        distributed_executor_backend="uni" if config.tensor_parallel == 1 else "mp",
-        max_model_len=config.max_model_len,
-        max_num_seqs=config.max_num_seqs,
-        enable_prefix_caching=config.prefix_cache,
-        logprobs_mode="processed_logprobs",  # with the temperature applied, as the learner computes them
-        generation_config="vllm",  # sampling is what the caller says, not what the checkpoint's file suggests
-        weight_transfer_config={"backend": weights.BACKEND},
-        disable_log_stats=True,
-        enable_log_requests=False,
-        enable_prompt_embeds=False,
-        **device,
-    )
-
-
-@contextlib.contextmanager
-def _environment(config: EngineConfig) -> Iterator[None]:
-    """What the engine's process inherits; this process's own environment is then as it was."""
-    before = dict(os.environ)
-    os.environ["OMP_NUM_THREADS"] = str(config.threads)
-    os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # whole GiB only, and it would win over kv_cache_gib
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's large tensors on huge pages: an update allocates many
-    if current_platform.is_cpu() and config.tensor_parallel == 1:
-        # The worker then lives in the engine's process: one process and two hand-overs per step less. vLLM
-        # would put it apart only to set OMP_NUM_THREADS, which is set here.
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextlib.contextmanager

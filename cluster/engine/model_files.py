@@ -47,6 +47,17 @@ def ties_embeddings(model_dir: Path, config: dict[str, Any]) -> bool:
         raise DataError(f"{model_dir}/config.json: transformers does not know this model ({reason})") from None
 
 
+def cache_bytes_per_token(model_dir: Path, width: int) -> int:
+    """Bytes of keys and values that one token holds, `width` bytes a number; 0 where the config does not tell."""
+    config = read_config(model_dir)
+    config = config.get("text_config", config)
+    layers, heads = config.get("num_hidden_layers"), config.get("num_attention_heads")
+    if not layers or not heads or not config.get("hidden_size"):
+        return 0
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    return int(2 * layers * (config.get("num_key_value_heads") or heads) * head_dim * width)
+
+
 def tensor_shapes(model_dir: Path) -> TensorShapes:
     """Name and shape of every tensor of the directory's safetensors files.
 

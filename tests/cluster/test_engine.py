@@ -15,7 +15,7 @@ from cluster.config import EngineConfig
 from cluster.engine.node_files import NodeFiles
 from cluster.engine.reply import EngineDead, WeightsRefused
 from cluster.weights import pack_weights
-from envs.base import DataError
+from envs.base import ConfigError, DataError
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -248,7 +248,7 @@ async def test_a_cancelled_call_ends_the_work(engine):
 
 
 async def test_a_directory_that_is_no_model_is_refused_before_vllm_looks(models, tmp_path):
-    from cluster.engine.engine import check_model
+    from cluster.engine.settings import check_model
 
     def broken(name: str) -> Path:
         return Path(shutil.copytree(models[0], tmp_path / name))
@@ -276,6 +276,20 @@ async def test_a_directory_that_is_no_model_is_refused_before_vllm_looks(models,
     for directory, words in cases.items():
         with pytest.raises(DataError, match=words):
             check_model(directory)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"max_model_len": 100_000, "kv_cache_gib": 8.0}, "max_model_len"),
+        ({"max_model_len": 1024, "kv_cache_gib": 0.001}, "kv_cache_gib=0.001"),
+    ],
+)
+async def test_settings_that_do_not_fit_the_model_are_one_sentence(models, settings, words):
+    from cluster.engine import Engine
+
+    with pytest.raises(ConfigError, match=words):
+        await Engine.start(models[0], EngineConfig(**settings))
 
 
 LONE_ENGINE = """
