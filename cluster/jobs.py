@@ -6,6 +6,7 @@ needed to resume: submitting the same run again goes on from the store.
 
 import asyncio
 import json
+import logging
 import shutil
 import tempfile
 import time
@@ -27,6 +28,7 @@ SHIPPED = ("envs", "trainers", "cluster", "services", "deploy", "pyproject.toml"
 RUN_FILE = "submitted.yaml"
 STOPPED_EXIT = 130
 POLL_S = 2.0
+AGENT_WAIT_S = 90.0
 CLUSTER_ERRORS = ("RUNTIME_ENV_SETUP_FAILURE", "JOB_SUPERVISOR_ACTOR")  # ours to try again, not the run's fault
 RETRY_EXIT = 75
 
@@ -63,13 +65,27 @@ def submit(config: RunConfig, *, address: str) -> Job:
             client.delete_job(config.name)
         with tempfile.TemporaryDirectory(prefix="viter-job-") as staging:
             _stage(config, Path(staging))
-            client.submit_job(
+            _submit(
+                client,
                 entrypoint=f"python -m services.cli train {RUN_FILE}",
                 submission_id=config.name,
                 metadata={"run": config.name, "stages": ",".join(config.stages), "store": config.store.uri},
                 runtime_env={"working_dir": staging, "env_vars": _environment()},
             )
     return Job(config.name, client)
+
+
+def _submit(client: Any, **job: Any) -> None:
+    """Submit, waiting for a cluster that has only just started: its dashboard answers before its job agents do."""
+    deadline = time.monotonic() + AGENT_WAIT_S
+    while True:
+        try:
+            client.submit_job(**job)
+            return
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_S)
 
 
 def find(name: str, *, address: str) -> Job:
@@ -172,6 +188,7 @@ def _stage(config: RunConfig, staging: Path) -> None:
 def _connect(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it announces every upload
     with _told(address):
         return JobSubmissionClient(address)
 
@@ -179,10 +196,14 @@ def _connect(address: str) -> Any:
 @contextmanager
 def _told(where: str) -> Iterator[None]:
     """Ray's own errors of the job API in one sentence."""
+    from ray.exceptions import AuthenticationError
+
     try:
         yield
     except ViterError:
         raise
+    except AuthenticationError:
+        raise ConfigError(f"{where}: the cluster asks for its token; set RAY_AUTH_TOKEN to it") from None
     except (ConnectionError, OSError) as error:
         raise RetryableError(
             f"{where}: no Ray dashboard answers ({type(error).__name__}); "

@@ -211,11 +211,11 @@ def _cluster(config: RunConfig, plan: placement.Plan, progress: Tell) -> Iterato
         return
     _quiet(config)
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
+        ray.init(log_to_driver=False, logging_level="error")
     else:
         ray.init(
-            num_cpus=_logical_cpus(plan), include_dashboard=False, log_to_driver=False, object_store_memory=2**30,
-            _temp_dir=str(Path(tempfile.gettempdir()) / "viter-ray"),
+            num_cpus=_logical_cpus(plan), include_dashboard=False, log_to_driver=False, logging_level="error",
+            object_store_memory=2**30, _temp_dir=str(Path(tempfile.gettempdir()) / "viter-ray"),
         )  # fmt: skip
     try:
         placement.wait_for(plan, tell=lambda text: progress(Progress(stage="placement", step=0, steps=0, message=text)))
