@@ -81,7 +81,7 @@ def ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> li
 def number(value: float) -> str:
     """A tick's text: short, no exponent between 0.001 and 10⁵."""
     if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.1e}".replace("e+0", "e").replace("e-0", "e-")
+        return f"{value:.2e}".replace("e+0", "e").replace("e-0", "e-")
     return f"{value:,.4f}".rstrip("0").rstrip(".")
 
 
@@ -99,7 +99,8 @@ def _frame(series: Sequence[Series], y_limits: tuple[float, float] | None, label
     margin = 0 if y_limits else (high - low) * 0.06 or abs(high) * 0.1 or 1.0
     room = RIGHT + (8.0 * max(len(s.name) for s in series) if labelled else 0)
     x_spare = 0 if x_high > x_low else 1.0
-    return Frame(x_low - x_spare, x_high + x_spare, low - margin, high + margin, right=min(room, WIDTH / 3))
+    floor = max(0.0, low - margin) if low >= 0 else low - margin  # what is never negative has no axis below 0
+    return Frame(x_low - x_spare, x_high + x_spare, floor, high + margin, right=min(room, WIDTH / 3))
 
 
 def _axes(frame: Frame, x_label: str, whole_x: bool) -> str:
