@@ -35,6 +35,9 @@ from cluster.weights import WeightParcel, pack_weights  # noqa: E402
 from envs.base import ConfigError, DataError  # noqa: E402
 
 
+CLOSE_S = 1.0  # then the engine's process is killed: it holds nothing that is worth waiting for
+
+
 class Engine:
     """One model on one vLLM engine.
 
@@ -165,7 +168,7 @@ class Engine:
     async def close(self) -> None:
         """Stop the engine's process and wait for it. Requests in flight raise EngineDead."""
         self.llm.output_processor.propagate_error(EngineDeadError())  # vLLM would leave those who wait waiting
-        await asyncio.to_thread(self.llm.shutdown)
+        await asyncio.to_thread(_end, self.llm)
         self.llm.shutdown = _nothing  # its __del__ calls it once more, perhaps when the interpreter is half gone
         await asyncio.to_thread(self._files.close)
 
@@ -230,6 +233,13 @@ def deaths_named() -> Iterator[None]:
     except EngineGenerateError as error:
         cause = error.__cause__
         raise EngineDead(f"the engine failed in a request ({_line(cause or error)}); start another engine") from error
+
+
+def _end(llm: AsyncLLM) -> None:
+    processes = list(llm.engine_core.resources.engine_manager.processes)
+    llm.shutdown(timeout=CLOSE_S)
+    for process in processes:
+        process.join()
 
 
 def _nothing(timeout: float | None = None) -> None:

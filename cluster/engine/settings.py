@@ -47,7 +47,8 @@ def check_cache(model_dir: Path, config: EngineConfig) -> None:
     if current_platform.is_cpu() and needed > config.kv_cache_gib * 2**30:
         raise ConfigError(
             f"engine.kv_cache_gib={config.kv_cache_gib:g} holds no sequence of "
-            f"max_model_len={config.max_model_len} tokens of {model_dir}, which takes {needed / 2**30:.2f} GiB; raise it or shorten max_model_len"
+            f"max_model_len={config.max_model_len} tokens of {model_dir} "
+            f"({needed / 2**30:.2f} GiB); raise it or shorten max_model_len"
         )
 
 

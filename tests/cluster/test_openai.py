@@ -106,7 +106,7 @@ async def test_a_completion_streams(openai):
     [
         ("chat", {"model": NAME}, "messages"),
         ("chat", {"model": NAME, "messages": [{"role": "user", "content": "x"}], "temperature": "hot"}, "temperature"),
-        ("chat", {"model": NAME, "messages": [{"role": "user", "content": "x"}], "max_tokens": 9999}, "context length"),
+        ("chat", {"model": NAME, "messages": [{"role": "user", "content": "x"}], "max_tokens": 9999}, "max_model_len"),
         (
             "chat",
             {"model": NAME, "messages": [{"role": "user", "content": "x"}], "chat_template": "{{ 1 }}"},
