@@ -34,7 +34,6 @@ from cluster.engine.settings import arguments, check_cache, check_model, environ
 from cluster.weights import WeightParcel, pack_weights  # noqa: E402
 from envs.base import ConfigError, DataError  # noqa: E402
 
-
 CLOSE_S = 1.0  # then the engine's process is killed: it holds nothing that is worth waiting for
 
 
