@@ -2,7 +2,7 @@
 
 Every public method is collective: all ranks call it, in the same order, or none does. Losses are normalised by counts
 of the *global* minibatch, so the update does not depend on how rows were dealt to ranks and passes. DeepSpeed is
-imported by `learner_engine` and `learner_state` alone, and only when a learner starts.
+imported by `deepspeed_engine` alone, and only when a learner starts.
 """
 
 import math
@@ -18,8 +18,8 @@ from torch import Tensor
 from envs.base import ViterError, seed_of
 from trainers.compute import Compute
 from trainers.config import LearnerConfig, ModelConfig, ScheduleConfig
-from trainers.learner_engine import join, make_engine
-from trainers.learner_state import Counters, gathered, load_state, save_model, save_state
+from trainers.deepspeed_engine import gathered, join, make_engine
+from trainers.learner_state import Counters, load_state, save_model, save_state
 from trainers.objectives import Counts, Objective
 from trainers.packing import Batch
 from trainers.policy import CriticSettings, Outputs, Policy, load_model

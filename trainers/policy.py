@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -136,7 +137,7 @@ def load_model(directory: Path, config: ModelConfig) -> Any:
         model = AutoModelForCausalLM.from_pretrained(
             directory, dtype=DTYPES[config.dtype], attn_implementation=config.attention
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{directory}: not a causal language model that transformers loads: {error}") from None
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

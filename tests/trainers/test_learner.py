@@ -18,7 +18,7 @@ from trainers.policy import CriticSettings, Outputs, Policy, load_model
 
 pytestmark = pytest.mark.slow
 
-RATE = 1e-2
+RATE = 1e-3
 EPS = 1e-4  # large: AdamW makes whole steps of rounding errors where a gradient is far below its epsilon
 PPO = PpoConfig(entropy_coef=0.01)
 STAGES = [0, 1, 2, 3]

@@ -24,7 +24,8 @@ EPISODES = 21
 
 def start(directory: Path, stage: int) -> Learner:
     return Learner.start(
-        directory, ModelConfig(dtype="float32"), LearnerConfig(zero_stage=stage, row_tokens=32, max_grad_norm=0.1, adam_eps=1e-4),
+        directory, ModelConfig(dtype="float32"),
+        LearnerConfig(zero_stage=stage, row_tokens=32, max_grad_norm=0.1, adam_eps=1e-4),
         ScheduleConfig(learning_rate=1e-2), total_updates=10, critic=CriticSettings(learning_rate=1e-2),
     )  # fmt: skip
 
