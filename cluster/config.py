@@ -1,4 +1,4 @@
-"""RunConfig: one file that says a whole run, composed of each package's own settings. Imports without torch, Ray and vLLM."""
+"""RunConfig: one file that says a whole run, composed of each package's settings. Imports no torch, Ray or vLLM."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -53,7 +53,7 @@ class RolloutConfig(Config):
     verifiers: int = Field(1, ge=1)
     """Verifier actors."""
     verdict_deadline_s: float = Field(10.0, gt=0)
-    """Seconds after which a verdict is asked of another verifier. A verdict takes microseconds; this catches dead hosts."""
+    """Seconds until a verdict is asked of another verifier. A verdict takes microseconds; this catches dead hosts."""
     engine: EngineConfig = EngineConfig()
     """The engine of each worker."""
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class ViterError(Exception):
-    """A user's mistake, or the outside world's, told in one sentence. Takes one message argument, so it crosses processes."""
+    """A user's mistake, or the outside world's, in one sentence. One message argument, so that it crosses processes."""
 
 
 class ConfigError(ViterError):

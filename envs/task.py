@@ -9,7 +9,7 @@ from envs.base import Config
 
 
 class Status(StrEnum):
-    """What a verifier made of an answer. The last two are no judgement: the verifier itself failed, and no reward counts."""
+    """What a verifier made of an answer. The last two are no judgement: the verifier itself failed; no reward counts."""
 
     CORRECT = "correct"
     PARTIAL = "partial"
@@ -31,7 +31,7 @@ class Status(StrEnum):
 class Message:
     """One chat message. Images are named by key and come before the text."""
 
-    role: str                       # "user" | "assistant" | "system"
+    role: str  # "user" | "assistant" | "system"
     text: str
     images: tuple[str, ...] = ()
 
@@ -40,13 +40,13 @@ class Message:
 class Task:
     """One deal of cards, one route: all that is needed to play and judge it anywhere.
 
-        Task(environment="general_points", options={"face_cards": "ten", ...}, id="C7-CK-C7-CA", data={"cards": ["C7", ...]})
+    Task(environment="general_points", options={"face_cards": "ten", ...}, id="C7-CK-C7-CA", data={"cards": [...]})
     """
 
-    environment: str                # the name `envs.make` knows
-    options: Mapping[str, Any] = field(hash=False)   # the environment's resolved options, JSON-able
-    id: str                         # names the deal, not the draw: equal for equal tasks
-    data: Mapping[str, Any] = field(hash=False)      # what only the environment reads, JSON-able
+    environment: str  # the name `envs.make` knows
+    options: Mapping[str, Any] = field(hash=False)  # the environment's resolved options, JSON-able
+    id: str  # names the deal, not the draw: equal for equal tasks
+    data: Mapping[str, Any] = field(hash=False)  # what only the environment reads, JSON-able
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class State:
     `Environment.prompt`; while it stays, the verdict's feedback is appended to the chat.
     """
 
-    attempts_left: int              # judged answers still allowed at this position
+    attempts_left: int  # judged answers still allowed at this position
     position: int = 0
     is_over: bool = False
 
@@ -68,9 +68,9 @@ class Verdict:
 
     reward: float
     status: Status
-    feedback: str                   # the words the model hears; the protocol of each environment
-    terminated: bool = False        # the task ended: solved, or reached its goal
-    truncated: bool = False         # the attempts ran out
+    feedback: str  # the words the model hears; the protocol of each environment
+    terminated: bool = False  # the task ended: solved, or reached its goal
+    truncated: bool = False  # the attempts ran out
 
 
 class Environment(Protocol):

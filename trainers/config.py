@@ -69,8 +69,8 @@ class SftConfig(Config):
     documents: int = Field(64, ge=1)
     """Documents per update, over all learner ranks."""
     corpus: str = "expert"
-    """`expert` (the environment's oracle), `nano-base` (the corpus that makes a nano base model), or a Parquet or JSON-lines
-    file with an OpenAI `messages` column."""
+    """`expert` (the environment's oracle), `nano-base` (the corpus that makes a nano base model), or a Parquet or
+    JSON-lines file with an OpenAI `messages` column."""
     deals: int | None = Field(None, ge=1)
     """Only this many distinct tasks, repeated; null draws new ones without end."""
     retry_share: float = Field(0.0, ge=0, le=1)

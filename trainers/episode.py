@@ -1,4 +1,4 @@
-"""What flows from rollouts to the learner: Turn, Segment, Episode. NumPy only; the Arrow form stands in `episode_arrow`."""
+"""What flows from rollouts to the learner: Turn, Segment, Episode. NumPy only; the Arrow form is `episode_arrow`."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from envs.task import Status, Task
 class Turn:
     """One response and the verdict on it."""
 
-    start: int                      # first sampled token within the segment
-    stop: int                       # one past the last
+    start: int  # first sampled token within the segment
+    stop: int  # one past the last
     reward: float
     status: Status
-    answer: str                     # decoded once, for the verifier and for people; never tokenised again
+    answer: str  # decoded once, for the verifier and for people; never tokenised again
     feedback: str
-    finish_reason: str              # "stop" or "length"
+    finish_reason: str  # "stop" or "length"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,19 +31,19 @@ class Segment:
     PPO's denominator is the learner's own score.
     """
 
-    token_ids: np.ndarray           # [L] int32
-    sampled: np.ndarray             # [L] bool, True where the policy drew the token; only these are trained on
-    engine_logp: np.ndarray         # [L] float32, 0 where not sampled
-    weight_versions: np.ndarray     # [L] int32, -1 where not sampled
+    token_ids: np.ndarray  # [L] int32
+    sampled: np.ndarray  # [L] bool, True where the policy drew the token; only these are trained on
+    engine_logp: np.ndarray  # [L] float32, 0 where not sampled
+    weight_versions: np.ndarray  # [L] int32, -1 where not sampled
     turns: tuple[Turn, ...]
-    images: tuple[str, ...] = ()    # keys, in order of their placeholders
+    images: tuple[str, ...] = ()  # keys, in order of their placeholders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Counted tokens and seconds of one episode."""
 
-    prefill_tokens: int             # computed by the engine, cache hits left out
+    prefill_tokens: int  # computed by the engine, cache hits left out
     cached_tokens: int
     sampled_tokens: int
     generate_s: float
@@ -54,8 +54,8 @@ class Usage:
 class Episode:
     """The policy's whole attempt at a task. `(step, index)` names it: at most one is ever delivered."""
 
-    step: int                       # learner step it was asked for
-    index: int                      # its place within that step
+    step: int  # learner step it was asked for
+    index: int  # its place within that step
     task: Task
     segments: tuple[Segment, ...]
     terminated: bool

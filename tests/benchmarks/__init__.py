@@ -1,1 +1,1 @@
-"""What `make bench` measures. Each module has `rows()`; each row is a ratio of two things run in turn in the same call, or a rate."""
+"""What `make bench` measures: `rows()` of each module. A row is a ratio of two things run in turn, or a rate."""

@@ -39,7 +39,13 @@ def main() -> None:
         rows += importlib.import_module(f"tests.benchmarks.{name}").rows()
     table = Table("what", "measured", "unit", "at least / at most", "note")
     for row in rows:
-        table.add_row(row["name"], f"{row['value']:,.3g}" if row["value"] < 1000 else f"{row['value']:,.0f}", row["unit"], row["target"], row["note"])
+        table.add_row(
+            row["name"],
+            f"{row['value']:,.3g}" if row["value"] < 1000 else f"{row['value']:,.0f}",
+            row["unit"],
+            row["target"],
+            row["note"],
+        )
     console.print(table)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))

@@ -1,4 +1,4 @@
-"""Whole runs with the real parts: Ray Train, DeepSpeed, vLLM, verifiers. Small, cut off on purpose, and compared bit for bit."""
+"""Whole runs with the real parts, Ray Train, DeepSpeed and vLLM: small, cut off on purpose, compared bit for bit."""
 
 import contextlib
 import os
