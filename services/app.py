@@ -231,7 +231,10 @@ def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S) -> Started:
     _check_port(config.host, config.port)
     if "://" not in config.store and not Path(config.store).is_dir():
         raise ConfigError(f"store: {config.store} is no directory; train something first, or name another with --store")
-    token = ensure_token(config.state_directory / "service") if config.auth == "token" else None
+    token = None
+    if config.auth == "token":
+        token = ensure_token(config.state_directory / "service")
+        Tokens.load(config.state_directory / "service")  # damaged ones are told here, not in a replica's log
     _join_ray(config)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(proxy_location="HeadOnly", http_options=HTTPOptions(host=config.host, port=config.port))

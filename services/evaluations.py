@@ -28,6 +28,7 @@ from trainers.checkpoints import Checkpoint
 
 TRIES_WITHOUT_PROGRESS = 3  # a replica is back within seconds; three dead ones in a row are no accident
 RETRY_PAUSE_S = 2.0
+ADOPT_EVERY_S = 2.0
 JOURNAL_EVERY_S = 0.2  # items are synced to disk in batches this long
 
 logger = logging.getLogger("viter.evaluations")
@@ -35,6 +36,10 @@ logger = logging.getLogger("viter.evaluations")
 
 class IdempotencyConflict(ViterError):
     """The same Idempotency-Key with another order."""
+
+
+class PlayedElsewhere(ViterError):
+    """An evaluation that another service on the same store plays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,31 +68,26 @@ class Evaluations:
         self._known: dict[str, Evaluation] = {}
         self._queue: asyncio.Queue[str] = asyncio.Queue()  # ids, first come first; `_work` takes them
         self._current: asyncio.Task[None] | None = None  # the evaluation being played; `cancel` cancels it
-        self._worker: asyncio.Task[None] | None = None  # lives from `start` to `close`; `check` raises its error
+        self._tasks: list[asyncio.Task[None]] = []  # live from `start` to `close`; `check` raises their errors
 
     async def start(self) -> None:
-        """Take over what the journal holds, and go on with what has not ended. Raises as `Journal.open`."""
-        await asyncio.to_thread(self._journal.open)
-        for evaluation in sorted(map(self._journal.load, self._journal.ids()), key=lambda e: e.created_at):
-            self._known[evaluation.id] = evaluation
-            if not evaluation.has_ended:
-                self._count(evaluation, self._journal.repaired(evaluation.id))
-                self._queue.put_nowait(evaluation.id)
-        self._worker = asyncio.create_task(self._work())
+        """Take over what the journal holds, and go on with what nobody plays and has not ended."""
+        self._adopt_orphans()
+        self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._keep_adopting())]
 
     async def close(self) -> None:
         """Stop playing; what has not ended goes on at the next start."""
-        for task in (self._worker, self._current):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        for task in (*self._tasks, *([self._current] if self._current else [])):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         self._journal.close()
 
     def check(self) -> None:
-        """Raises what ended the worker, if anything did."""
-        if self._worker is not None and self._worker.done():
-            self._worker.result()
+        """Raises what ended a background task, if anything did."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
 
     async def order(self, order: EvaluationOrder, *, key: str | None = None) -> Evaluation:
         """Queue an evaluation. The same `key` gives the same one again.
@@ -98,7 +98,7 @@ class Evaluations:
             Busy: too many are open.
         """
         identity = f"eval-{hashlib.sha256(key.encode()).hexdigest()[:24] if key else uuid.uuid4().hex[:24]}"
-        if identity in self._known:
+        if self._exists(identity):
             return self._same(identity, order)
         open_ones = sum(not evaluation.has_ended for evaluation in self._known.values())
         if open_ones >= self._most_open:
@@ -107,7 +107,7 @@ class Evaluations:
         for name in names:
             await asyncio.to_thread(suites.load, name, order.n)
         checkpoint = await self._registry.resolve(order.checkpoint)
-        if identity in self._known:  # the same key came twice at once
+        if self._exists(identity):  # the same key came twice at once
             return self._same(identity, order)
         evaluation = Evaluation(
             id=identity,
@@ -123,12 +123,19 @@ class Evaluations:
         return evaluation
 
     def get(self, evaluation_id: str) -> Evaluation:
-        """Raises EvaluationMissing."""
-        return self._known.get(evaluation_id) or self._journal.load(evaluation_id)
+        """An evaluation of this service, or as another one journals it. Raises EvaluationMissing."""
+        if evaluation_id in self._known:
+            return self._known[evaluation_id]
+        evaluation = self._journal.load(evaluation_id)
+        if evaluation.has_ended:
+            self._known[evaluation_id] = evaluation  # it does not change any more
+        else:
+            self._count(evaluation, self._journal.items(evaluation_id))
+        return evaluation
 
     def page(self, *, limit: int, after: str | None) -> EvaluationList:
         """Newest first. Raises EvaluationMissing where `after` is unknown."""
-        newest = sorted(self._known.values(), key=lambda e: (-e.created_at, e.id))
+        newest = sorted(map(self.get, self._journal.ids()), key=lambda e: (-e.created_at, e.id))
         page, has_more = _page(newest, [e.id for e in newest], limit, self.get(after).id if after else None)
         first, last = (page[0].id, page[-1].id) if page else (None, None)
         return EvaluationList(data=page, first_id=first, last_id=last, has_more=has_more)
@@ -142,20 +149,53 @@ class Evaluations:
         return ItemList(data=page, first_id=first, last_id=last, has_more=has_more)
 
     async def cancel(self, evaluation_id: str) -> Evaluation:
-        """Stop an evaluation, keep its finished items. One that has ended stays as it is. Raises EvaluationMissing."""
+        """Stop an evaluation, keep its finished items. One that has ended stays as it is.
+
+        Raises:
+            EvaluationMissing: no such evaluation.
+            PlayedElsewhere: another service plays it.
+        """
         evaluation = self.get(evaluation_id)
         if not evaluation.has_ended:
+            if not self._journal.claim(evaluation_id):
+                raise PlayedElsewhere(f"{evaluation_id} is played by another service on this store; cancel it there")
+            self._known[evaluation_id] = evaluation
             self._end(evaluation, "canceled")
             if evaluation.started_at is not None and self._current is not None:
                 self._current.cancel()
         return evaluation
 
     def _same(self, evaluation_id: str, order: EvaluationOrder) -> Evaluation:
-        known = self._known[evaluation_id]
+        known = self.get(evaluation_id)
         names = order.suites or suites.default_suites(order.environment)
         if known.order != order.model_copy(update={"suites": tuple(names)}):
             raise IdempotencyConflict(f"this Idempotency-Key already ordered {known.id}, which asks for something else")
         return known
+
+    def _exists(self, evaluation_id: str) -> bool:
+        return evaluation_id in self._known or evaluation_id in self._journal.ids()
+
+    def _adopt_orphans(self) -> None:
+        orphans = []
+        for evaluation_id in self._journal.ids():
+            if evaluation_id in self._known:
+                continue
+            evaluation = self._journal.load(evaluation_id)
+            if not evaluation.has_ended and self._journal.claim(evaluation_id):
+                orphans.append(self._journal.load(evaluation_id))  # as it stood once nobody else could write
+        for evaluation in sorted(orphans, key=lambda e: e.created_at):
+            self._known[evaluation.id] = evaluation
+            if evaluation.has_ended:
+                self._journal.release(evaluation.id)
+                continue
+            self._count(evaluation, self._journal.repaired(evaluation.id))
+            self._queue.put_nowait(evaluation.id)
+
+    async def _keep_adopting(self) -> None:
+        """Take over what a dead service left; also what a predecessor in its last second still held at `start`."""
+        while True:
+            await asyncio.sleep(ADOPT_EVERY_S)
+            self._adopt_orphans()
 
     async def _work(self) -> None:
         """Play queued evaluations one after another, for ever. Woken by `order` through the queue."""
@@ -167,7 +207,8 @@ class Evaluations:
             try:
                 await self._current
             except asyncio.CancelledError:
-                if not evaluation.has_ended:  # not `cancel`, but `close`
+                this = asyncio.current_task()
+                if this is not None and this.cancelling():  # `close` stops the worker; `cancel` only what it plays
                     raise
             except Exception as error:  # one evaluation's failure is its result, and the next one's turn
                 logger.exception("%s failed", evaluation.id)

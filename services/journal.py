@@ -10,15 +10,13 @@ A process that dies leaves at most one torn last line, which the next one cuts o
 import fcntl
 import os
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from envs.base import ConfigError, ViterError
+from envs.base import ViterError
 from services.orders import Evaluation, Item
 
 EVALUATION_ID = re.compile(r"eval-[0-9a-f]{8,64}", re.ASCII)
-LOCK_WAIT_S = 20.0  # a replaced manager's process ends within its grace; a second service never does
 
 
 class EvaluationMissing(ViterError):
@@ -26,48 +24,49 @@ class EvaluationMissing(ViterError):
 
 
 class Journal:
-    """The evaluations of one state directory. One process at a time writes: it holds the lock."""
+    """The evaluations of one state directory, which several services may share.
+
+    Each evaluation has one player at a time: the process that holds its lock, which it loses when it dies.
+    """
 
     def __init__(self, state: Path):
         self.root = state / "evaluations"
-        self._lock: int | None = None
+        self._locks: dict[str, int] = {}
 
-    def open(self) -> None:
-        """Become the one writer. Waits for a predecessor to end.
+    def claim(self, evaluation_id: str) -> bool:
+        """Become the one who plays it; False while another process is."""
+        if evaluation_id in self._locks:
+            return True
+        lock = os.open(self._folder(evaluation_id) / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return False
+        self._locks[evaluation_id] = lock
+        return True
 
-        Raises:
-            ConfigError: another service holds this directory.
-        """
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    self.close()
-                    raise ConfigError(
-                        f"{self.root}: another service runs the evaluations of this directory; stop it, or name "
-                        "another directory in `state`"
-                    ) from None
-                time.sleep(0.1)
+    def release(self, evaluation_id: str) -> None:
+        """Let another process play it, if it has not ended."""
+        if evaluation_id in self._locks:
+            os.close(self._locks.pop(evaluation_id))
 
     def close(self) -> None:
-        """Let another process write."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        """Release all."""
+        for evaluation_id in list(self._locks):
+            self.release(evaluation_id)
 
     def create(self, evaluation: Evaluation) -> None:
-        """Write a new evaluation's order."""
+        """Write a new evaluation's order, and claim it."""
         folder = self._folder(evaluation.id)
-        folder.mkdir(exist_ok=True)  # a kill right here leaves an empty one
+        folder.mkdir(parents=True, exist_ok=True)  # a kill right here leaves an empty one
+        self.claim(evaluation.id)
         _replace(folder / "order.json", evaluation.model_dump_json(indent=1))
 
     def finish(self, evaluation: Evaluation) -> None:
         """Write what came of it."""
         _replace(self._folder(evaluation.id) / "result.json", evaluation.model_dump_json(indent=1))
+        self.release(evaluation.id)
 
     def append(self, evaluation_id: str, items: Sequence[Item]) -> None:
         """Add finished items, durably."""

@@ -20,6 +20,8 @@ STATUS = {
     "CheckpointMissing": 404,
     "EvaluationMissing": 404,
     "IdempotencyConflict": 422,
+    "PlayedElsewhere": 409,
+    "LineError": 422,
     "TooMuch": 422,
     "Busy": 429,
     "EngineDown": 503,

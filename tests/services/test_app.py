@@ -234,7 +234,7 @@ def test_killing_the_manager_and_then_the_engine_costs_no_item_and_repeats_none(
     wait_for(300)
     done = service.wait(ordered.id, deadline_s=60)
     assert done.status == "completed"
-    lines = (state / "evaluations" / ordered.id / "items.jsonl").read_text().splitlines()
+    lines = (state / "evaluations" / ordered.id / "items.jsonl").read_bytes().splitlines()
     items = list(service.items(ordered.id))
     assert len(lines) == len(items) == len({item.id for item in items}) == 300
     assert service.chat(SECOND, QUESTION, max_tokens=2)["model"] == SECOND

@@ -7,13 +7,12 @@ import pytest
 
 from envs.base import ConfigError, DataError
 from services import evaluations as module
-from services import journal as journal_module
-from services.evaluations import Evaluations, IdempotencyConflict
+from services.evaluations import Evaluations, IdempotencyConflict, PlayedElsewhere
 from services.journal import EvaluationMissing, Journal
 from services.orders import Evaluation, EvaluationOrder, item_id
 from services.problems import Busy
 from services.registry import Registry
-from tests.services.conftest import commit
+from tests.services.conftest import Player, commit
 from trainers.checkpoints import CheckpointMissing
 
 ORDER = EvaluationOrder(checkpoint="nano-a@latest", n=8, viter=2)
@@ -232,11 +231,32 @@ async def test_they_are_listed_newest_first(jobs: Evaluations):
     assert (page.has_more, rest.has_more) == (True, False)
 
 
-def test_two_services_do_not_write_one_journal(store: Path, monkeypatch):
-    monkeypatch.setattr(journal_module, "LOCK_WAIT_S", 0.0)
-    first = Journal(store)
-    first.open()
-    with pytest.raises(ConfigError, match="another service"):
-        Journal(store).open()
-    first.close()
-    Journal(store).open()
+async def test_an_evaluation_has_one_player_and_is_taken_over_when_that_one_is_gone(store: Path, player, monkeypatch):
+    monkeypatch.setattr(module, "ADOPT_EVERY_S", 0.01)
+    reached, never = asyncio.Event(), asyncio.Event()
+
+    async def stop_at_8(played: int) -> None:
+        if played >= 8:
+            reached.set()
+            await never.wait()
+
+    player.before_batch = stop_at_8
+    first = Evaluations(Journal(store), Registry(str(store)), player)
+    await first.start()
+    made = await first.order(ORDER, key="k")
+    await asyncio.wait_for(reached.wait(), 10)
+
+    beside = Player()
+    second = Evaluations(Journal(store), Registry(str(store)), beside)
+    await second.start()
+    await asyncio.sleep(0.05)
+    assert (second.get(made.id).counts.done, beside.played) == (8, [])
+    assert [e.id for e in second.page(limit=5, after=None).data] == [made.id]
+    assert (await second.order(ORDER, key="k")).id == made.id
+    with pytest.raises(PlayedElsewhere):
+        await second.cancel(made.id)
+
+    await first.close()
+    assert (await ended(second, made.id)).status == "completed"
+    assert len(beside.played) == 8
+    await second.close()
