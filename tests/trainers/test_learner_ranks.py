@@ -26,7 +26,7 @@ def start(directory: Path, stage: int) -> Learner:
     return Learner.start(
         directory, ModelConfig(dtype="float32"),
         LearnerConfig(zero_stage=stage, row_tokens=32, max_grad_norm=0.1, adam_eps=1e-4),
-        ScheduleConfig(learning_rate=1e-2), total_updates=10, critic=CriticSettings(learning_rate=1e-2),
+        ScheduleConfig(learning_rate=1e-3), total_updates=10, critic=CriticSettings(learning_rate=1e-3),
     )  # fmt: skip
 
 
@@ -90,10 +90,10 @@ def weights_differ_by(one: Path, other: Path) -> float:
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_ranks_with_unequal_shares_do_what_one_rank_does(one_rank, two_ranks, stage):
     folder = two_ranks / str(stage)
-    assert weights_differ_by(folder / "weights-0.safetensors", one_rank / "weights-0.safetensors") < 1e-5
+    assert weights_differ_by(folder / "weights-0.safetensors", one_rank / "weights-0.safetensors") < 2e-6
     assert weights_differ_by(folder / "weights-0.safetensors", folder / "weights-1.safetensors") == 0
     for done, expected in zip(metrics_of(folder, 0)[:3], metrics_of(one_rank, 0)[:3], strict=True):
-        assert done == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        assert done == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert (folder / "tokens-0.json").read_text() == (one_rank / "tokens-0.json").read_text()
 
 
@@ -113,4 +113,4 @@ def test_what_two_ranks_saved_one_rank_goes_on_from(directory, two_ranks, one_ra
     batch = with_advantages(fresh.score(batch), PPO, fresh.mean_std)
     restored.update(batch, PpoObjective(PPO))
     save_file(dict(restored.weights()), tmp_path / "weights.safetensors")
-    assert weights_differ_by(tmp_path / "weights.safetensors", one_rank / "weights-0.safetensors") < 1e-5
+    assert weights_differ_by(tmp_path / "weights.safetensors", one_rank / "weights-0.safetensors") < 2e-6
