@@ -1,9 +1,9 @@
 """What people touch: checkpoints over HTTP, evaluations as jobs, the `viter` command line, reports.
 
-    app ─► web ─► guard (tokens, body limit, errors)          one Ray Serve application, three deployments:
-            ├──► registry ─► store                              gateway      web, guard, registry
-            ├──► replica ─► leases ─► cluster.engine            replica      one vLLM engine, any checkpoint
-            └──► evaluations ─► journal, scoring                evaluations  jobs, their journals and results
+    app ─► web ─► guard (tokens, body limit), problems (errors)     one Ray Serve application, three deployments:
+            ├──► registry ─► store                                    gateway      web, guard, registry
+            ├──► replica ─► leases ─► cluster.engine                  replica      one vLLM engine, any checkpoint
+            └──► evaluations ─► journal, results ─► scoring           evaluations  jobs, in the words of `orders`
 
 The HTTP surface:
 

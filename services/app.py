@@ -9,9 +9,6 @@ Deploy it with `serve deploy deploy/serve.yaml`, which calls `build`, or from Py
 import asyncio
 import logging
 import os
-import socket
-import time
-import urllib.request
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,11 +23,12 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from envs.base import ConfigError, ViterError
+from services import port
 from services.config import ServiceConfig
-from services.evaluations import Evaluations, PlayOrder
+from services.evaluations import Evaluations
 from services.guard import BODY_LIMIT_VARIABLE, Tokens, ensure_token
 from services.journal import Journal
-from services.orders import Evaluation, EvaluationList, EvaluationOrder, Item, ItemList
+from services.orders import Evaluation, EvaluationList, EvaluationOrder, Item, ItemList, PlayOrder
 from services.registry import Registry
 from services.replica import Completions, EngineReplica, Head, ReplicaState, ServedEngine
 from services.web import web
@@ -228,7 +226,7 @@ def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S) -> Started:
         ConfigError: the port is taken, or the store or state directory is unusable.
     """
     config = config.anchored()
-    _check_port(config.host, config.port)
+    port.check_free(config.host, config.port)
     if "://" not in config.store and not Path(config.store).is_dir():
         raise ConfigError(f"store: {config.store} is no directory; train something first, or name another with --store")
     token = None
@@ -240,7 +238,7 @@ def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S) -> Started:
     serve.start(proxy_location="HeadOnly", http_options=HTTPOptions(host=config.host, port=config.port))
     serve.run(build(config), name=APPLICATION, route_prefix="/", blocking=False)
     url = f"http://{'127.0.0.1' if config.host == '0.0.0.0' else config.host}:{config.port}"
-    _wait_for(f"{url}/livez", wait_s)
+    port.wait_until_answered(f"{url}/livez", wait_s)
     return Started(url=url, token=token, state=config.state_directory)
 
 
@@ -278,29 +276,3 @@ def _join_ray(config: ServiceConfig) -> None:
         **quiet,
     )
     _owns_ray = True
-
-
-def _check_port(host: str, port: int) -> None:
-    """Whether the port is free, before anything is started on it."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            reason = "is taken" if error.errno == 98 else f"cannot be listened on ({error.strerror})"
-            raise ConfigError(
-                f"port: {port} on {host} {reason}; stop what listens there, or choose another with --port"
-            ) from None
-
-
-def _wait_for(url: str, wait_s: float) -> None:
-    end = time.monotonic() + wait_s
-    while time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.1)
-    raise ConfigError(f"{url}: no answer within {wait_s:g} s of the start; the service's log says why")

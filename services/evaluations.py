@@ -13,15 +13,24 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 
 from envs import suites
 from envs.base import ViterError
 from services.journal import Journal
-from services.orders import Counts, Evaluation, EvaluationList, EvaluationOrder, Item, ItemList, item_id
-from services.problems import Busy, cause_of, status_of
+from services.orders import (
+    Counts,
+    Evaluation,
+    EvaluationList,
+    EvaluationOrder,
+    Item,
+    ItemList,
+    Play,
+    PlayOrder,
+    item_id,
+)
+from services.problems import Busy, IdempotencyConflict, PlayedElsewhere, cause_of, status_of
 from services.registry import Registry
 from services.results import generalisation_gap, suite_result
 from trainers.checkpoints import Checkpoint
@@ -32,28 +41,6 @@ ADOPT_EVERY_S = 2.0
 JOURNAL_EVERY_S = 0.2  # items are synced to disk in batches this long
 
 logger = logging.getLogger("viter.evaluations")
-
-
-class IdempotencyConflict(ViterError):
-    """The same Idempotency-Key with another order."""
-
-
-class PlayedElsewhere(ViterError):
-    """An evaluation that another service on the same store plays."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlayOrder:
-    """Items of one suite, to be played on one checkpoint."""
-
-    checkpoint: Checkpoint
-    suite: str
-    indices: tuple[int, ...]
-    order: EvaluationOrder
-
-
-Play = Callable[[PlayOrder], AsyncGenerator[list[Item], None]]
-"""Plays items at once and yields them in batches as they finish."""
 
 
 class Evaluations:

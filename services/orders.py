@@ -1,12 +1,14 @@
 """The words of an evaluation: what is ordered, what one episode gave, what came of it all."""
 
-from dataclasses import asdict
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from envs.task import Status
 from services.scoring import Difference, Outcome, Rate
+from trainers.checkpoints import Checkpoint
 
 MAX_N = 2000
 State = Literal["queued", "in_progress", "completed", "failed", "canceled"]
@@ -188,3 +190,17 @@ class ItemList(BaseModel):
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayOrder:
+    """Items of one suite, to be played on one checkpoint."""
+
+    checkpoint: Checkpoint
+    suite: str
+    indices: tuple[int, ...]
+    order: EvaluationOrder
+
+
+Play = Callable[[PlayOrder], AsyncGenerator[list[Item], None]]
+"""Plays items at once and yields them in batches as they finish."""

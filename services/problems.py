@@ -45,6 +45,14 @@ class Busy(ViterError):
     """More is asked at once than the service takes on."""
 
 
+class IdempotencyConflict(ViterError):
+    """The same Idempotency-Key with another order."""
+
+
+class PlayedElsewhere(ViterError):
+    """An evaluation that another service on the same store plays."""
+
+
 class EngineDown(ViterError):
     """The engine is starting, or died under the request."""
 

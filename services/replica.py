@@ -21,9 +21,8 @@ from cluster.rollout import Decoding, Generate, Quarantined, here, play, turn_se
 from envs import suites
 from envs.task import Environment, Task
 from services.config import ServiceConfig
-from services.evaluations import PlayOrder
 from services.leases import Leases
-from services.orders import Item, ItemTurn, item_id
+from services.orders import Item, ItemTurn, PlayOrder, item_id
 from services.problems import EngineDown
 from trainers.chat import ChatFormat
 from trainers.checkpoints import Checkpoint, materialise

@@ -8,13 +8,11 @@ from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
 
-from envs import names as environment_names
-from envs import suites
-from envs.base import ConfigError, ViterError
+from envs.base import ConfigError
 from envs.verify import LineError, verify_line
 from services import problems
+from services.bodies import Health, SuiteList, VerdictAnswer, VerifyOrder, suite_cards, within_limits
 from services.config import LimitsConfig
 from services.guard import Guard, Tokens
 from services.orders import Evaluation, EvaluationList, EvaluationOrder, ItemList
@@ -26,7 +24,6 @@ from trainers.checkpoints import Checkpoint
 DIGEST_HEADER = "X-Checkpoint-Digest"
 POLL_AFTER_S = 2
 OVERTIME_S = 5.0  # a replica ends its work at the deadline; this much later it is taken for dead
-SUITE_SHOWN_N = 1000
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 After = Annotated[str | None, Query(max_length=200)]
@@ -63,58 +60,6 @@ class Service(Protocol):
 
     async def is_engine_up(self) -> bool:
         """Whether a replica holds a checkpoint."""
-
-
-class TooMuch(ViterError):
-    """A request over the service's limits."""
-
-
-class VerifyOrder(BaseModel):
-    """An answer to judge, as one line of `viter verify`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    env: str = "general_points"
-    options: dict[str, Any] = Field(default_factory=dict)
-    state: dict[str, Any]
-    attempts_left: int = Field(5, ge=0)
-    answer: str
-
-
-class VerdictAnswer(BaseModel):
-    """What the verifier says of it."""
-
-    reward: float
-    status: str
-    feedback: str
-    terminated: bool
-    truncated: bool
-
-
-class SuiteCard(BaseModel):
-    """A suite by name, with the digest of its first thousand tasks."""
-
-    name: str
-    kind: str
-    environment: str
-    options: dict[str, Any]
-    n: int
-    digest: str
-    is_default: bool
-
-
-class SuiteList(BaseModel):
-    """Every suite of every environment."""
-
-    object: str = "list"
-    data: list[SuiteCard]
-
-
-class Health(BaseModel):
-    """How the service is."""
-
-    status: str
-    checkpoints: int | None = None
 
 
 def web(service: Service, *, tokens: Tokens | None, limits: LimitsConfig) -> FastAPI:
@@ -273,38 +218,4 @@ def _add_verifier(routes: FastAPI) -> None:
     @routes.get("/v1/suites", tags=["environments"])
     async def list_suites() -> SuiteList:
         """The frozen sets of tasks."""
-        return SuiteList(data=await asyncio.to_thread(_suite_cards))
-
-
-def _suite_cards() -> list[SuiteCard]:
-    return [
-        SuiteCard(
-            name=name,
-            kind=suite.kind,
-            environment=environment,
-            options=dict(suite.options),
-            n=len(suite.tasks),
-            digest=suite.digest,
-            is_default=name in suites.default_suites(environment),
-        )
-        for environment in environment_names()
-        for name in suites.suite_names(environment)
-        for suite in [suites.load(name, SUITE_SHOWN_N)]
-    ]
-
-
-def within_limits(body: dict[str, Any], limits: LimitsConfig) -> dict[str, Any]:
-    """`body`, if it asks for no more than the service gives.
-
-    Raises:
-        TooMuch: names the field, the value and what is allowed.
-    """
-    allowed = {"max_tokens": limits.max_tokens, "max_completion_tokens": limits.max_tokens, "n": limits.choices}
-    for key, most in {**allowed, "best_of": limits.choices}.items():
-        asked = body.get(key)
-        if isinstance(asked, int | float) and asked > most:
-            raise TooMuch(f"{key}: {asked} is more than {most}, the most this service gives; ask for less")
-    prompt = body.get("prompt")
-    if isinstance(prompt, list) and len(prompt) > limits.choices and not isinstance(prompt[0], int):
-        raise TooMuch(f"prompt: {len(prompt)} prompts are more than {limits.choices}; send them in several requests")
-    return body
+        return SuiteList(data=await asyncio.to_thread(suite_cards))

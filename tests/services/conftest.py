@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.evaluations import PlayOrder
-from services.orders import Item, ItemTurn, item_id
+from services.orders import Item, ItemTurn, PlayOrder, item_id
 from trainers.checkpoints import Checkpoint, CheckpointInfo, Checkpoints
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from envs.base import ConfigError, DataError
 from services import evaluations as module
-from services.evaluations import Evaluations, IdempotencyConflict, PlayedElsewhere
+from services.evaluations import Evaluations
 from services.journal import EvaluationMissing, Journal
 from services.orders import Evaluation, EvaluationOrder, item_id
-from services.problems import Busy
+from services.problems import Busy, IdempotencyConflict, PlayedElsewhere
 from services.registry import Registry
 from tests.services.conftest import Player, commit
 from trainers.checkpoints import CheckpointMissing

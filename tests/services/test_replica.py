@@ -11,8 +11,7 @@ import envs
 from cluster.engine.reply import Reply
 from envs import suites
 from services.config import ServiceConfig
-from services.evaluations import PlayOrder
-from services.orders import EvaluationOrder
+from services.orders import EvaluationOrder, PlayOrder
 from services.replica import EngineReplica, Head
 from trainers.chat import ChatFormat
 from trainers.checkpoints import Checkpoint, CheckpointInfo, Checkpoints

@@ -1,0 +1,99 @@
+"""What the smaller routes take and give, and the limits of what may be asked. Plain values; knows no HTTP."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from envs import names as environment_names
+from envs import suites
+from envs.base import ViterError
+from services.config import LimitsConfig
+
+SUITE_SHOWN_N = 1000
+
+
+class TooMuch(ViterError):
+    """A request over the service's limits."""
+
+
+class VerifyOrder(BaseModel):
+    """An answer to judge, as one line of `viter verify`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    env: str = "general_points"
+    options: dict[str, Any] = Field(default_factory=dict)
+    state: dict[str, Any]
+    attempts_left: int = Field(5, ge=0)
+    answer: str
+
+
+class VerdictAnswer(BaseModel):
+    """What the verifier says of it."""
+
+    reward: float
+    status: str
+    feedback: str
+    terminated: bool
+    truncated: bool
+
+
+class SuiteCard(BaseModel):
+    """A suite by name, with the digest of its first thousand tasks."""
+
+    name: str
+    kind: str
+    environment: str
+    options: dict[str, Any]
+    n: int
+    digest: str
+    is_default: bool
+
+
+class SuiteList(BaseModel):
+    """Every suite of every environment."""
+
+    object: str = "list"
+    data: list[SuiteCard]
+
+
+class Health(BaseModel):
+    """How the service is."""
+
+    status: str
+    checkpoints: int | None = None
+
+
+def suite_cards() -> list[SuiteCard]:
+    """Every suite of every installed environment."""
+    return [
+        SuiteCard(
+            name=name,
+            kind=suite.kind,
+            environment=environment,
+            options=dict(suite.options),
+            n=len(suite.tasks),
+            digest=suite.digest,
+            is_default=name in suites.default_suites(environment),
+        )
+        for environment in environment_names()
+        for name in suites.suite_names(environment)
+        for suite in [suites.load(name, SUITE_SHOWN_N)]
+    ]
+
+
+def within_limits(body: dict[str, Any], limits: LimitsConfig) -> dict[str, Any]:
+    """`body`, if it asks for no more than the service gives.
+
+    Raises:
+        TooMuch: names the field, the value and what is allowed.
+    """
+    allowed = {"max_tokens": limits.max_tokens, "max_completion_tokens": limits.max_tokens, "n": limits.choices}
+    for key, most in {**allowed, "best_of": limits.choices}.items():
+        asked = body.get(key)
+        if isinstance(asked, int | float) and asked > most:
+            raise TooMuch(f"{key}: {asked} is more than {most}, the most this service gives; ask for less")
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and len(prompt) > limits.choices and not isinstance(prompt[0], int):
+        raise TooMuch(f"prompt: {len(prompt)} prompts are more than {limits.choices}; send them in several requests")
+    return body

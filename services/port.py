@@ -1,0 +1,43 @@
+"""The port of a service: free before it starts, answered once it has."""
+
+import errno
+import socket
+import time
+import urllib.request
+
+from envs.base import ConfigError
+
+
+def check_free(host: str, port: int) -> None:
+    """Return if something can listen on this port.
+
+    Raises:
+        ConfigError: nothing can, and why.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be listened on ({error.strerror})"
+            raise ConfigError(
+                f"port: {port} on {host} {reason}; stop what listens there, or choose another with --port"
+            ) from None
+
+
+def wait_until_answered(url: str, wait_s: float) -> None:
+    """Return once `url` is answered with 200.
+
+    Raises:
+        ConfigError: it is not within `wait_s`.
+    """
+    end = time.monotonic() + wait_s
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.1)
+    raise ConfigError(f"{url}: no answer within {wait_s:g} s of the start; the service's log says why")
