@@ -29,11 +29,12 @@ class LearnerConfig(Config):
     workers: int = Field(1, ge=1)
     """Learner ranks: Ray Train workers, each one process with one device."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 parameters too."""
+    """ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 parameters too. 0 runs as 1 in bfloat16."""
     offload_optimizer: bool = False
     """Keep optimizer state in host memory (ZeRO 1-3 on GPUs)."""
     row_tokens: int = Field(512, ge=16)
-    """Tokens of one packed row: the unit of a forward pass. At least the longest segment."""
+    """Tokens of one packed row: the unit of a forward pass. At least the longest segment: close to it on CPU, where
+    attention costs the square of a row, and several times it on GPUs."""
     rows_per_pass: int = Field(1, ge=1)
     """Packed rows in one forward and backward pass."""
     max_grad_norm: float = Field(1.0, gt=0)

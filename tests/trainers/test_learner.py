@@ -30,10 +30,13 @@ def directory(tmp_path_factory):
     return make_model(tmp_path_factory.mktemp("model"))
 
 
-def start(directory: Path, *, stage=0, dtype="float32", rows_per_pass=2, norm=1.0, warmup=0, **options) -> Learner:
+def start(
+    directory: Path, *, stage=0, dtype="float32", rows_per_pass=2, norm=1.0, warmup=0, offload=False, **options
+) -> Learner:  # fmt: skip
     return Learner.start(
         directory, ModelConfig(dtype=dtype),
-        LearnerConfig(zero_stage=stage, row_tokens=64, rows_per_pass=rows_per_pass, max_grad_norm=norm, adam_eps=EPS),
+        LearnerConfig(zero_stage=stage, row_tokens=64, rows_per_pass=rows_per_pass, max_grad_norm=norm, adam_eps=EPS,
+                      offload_optimizer=offload),
         ScheduleConfig(learning_rate=RATE, decay="linear"), total_updates=100,
         critic=CriticSettings(learning_rate=2 * RATE, warmup_updates=warmup), **options,
     )  # fmt: skip
@@ -195,6 +198,34 @@ def test_the_saved_model_is_what_transformers_loads_and_the_value_head_is_not_in
     assert not list(tmp_path.rglob("*.pt"))  # nothing is pickled
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_offloading_the_optimizer_changes_no_update_and_skips_as_well(directory, tmp_path, stage):
+    plain, offloaded = start(directory), start(directory, stage=stage, offload=True)
+    batch = scored(plain)
+    plain.update(batch, PpoObjective(PPO))
+    offloaded.update(batch, PpoObjective(PPO))
+    offloaded.save(tmp_path)
+    poisoned = replace(batch, advantages=torch.full_like(batch.advantages, float("nan")))
+    assert offloaded.update(poisoned, PpoObjective(PPO))["skipped"] == 1
+    restored = start(directory, stage=stage, offload=True)
+    restored.restore(tmp_path)
+    for learner in (plain, offloaded, restored):
+        learner.update(batch, PpoObjective(PPO))
+    assert largest_difference(weights(offloaded), weights(plain)) < 1e-6
+    assert largest_difference(weights(restored), weights(offloaded)) == 0
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_a_model_with_tied_embeddings_is_saved_and_published_once(tmp_path, stage):
+    learner = start(make_model(tmp_path / "tied", tie_word_embeddings=True), stage=stage)
+    learner.update(scored(learner), PpoObjective(PPO))
+    learner.save(tmp_path)
+    published = weights(learner)
+    assert "lm_head.weight" not in published
+    loaded = load_model(tmp_path / "model", ModelConfig(dtype="float32"))
+    assert torch.equal(loaded.lm_head.weight, published["model.embed_tokens.weight"])
+
+
 def test_published_weights_are_copies(directory):
     learner = start(directory)
     published = weights(learner)
@@ -253,3 +284,13 @@ def test_bfloat16_keeps_float32_master_weights(directory, tmp_path):
     assert torch.equal(master.bfloat16(), published)
     assert not torch.equal(master, published.float())
     assert json.loads((tmp_path / "learner" / "state.json").read_text())["adam_step"] == 1
+
+
+def test_a_rank_without_episodes_still_takes_part(directory):
+    learner = start(directory)
+    batch = learner.score(pack([], row_tokens=64, rows_multiple=2))
+    batch = with_advantages(batch, PPO, learner.mean_std)
+    before = weights(learner)
+    done = learner.update(batch, PpoObjective(PPO))
+    assert (done["loss"], done["grad_norm"], done["skipped"]) == (0, 0, 0)
+    assert largest_difference(weights(learner), before) == 0

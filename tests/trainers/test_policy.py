@@ -57,6 +57,53 @@ def test_log_probs_and_entropies_are_those_of_the_plain_model_at_the_sampling_te
     assert not out.logp[~alone.sampled].any()
 
 
+def tiny(kind: str):
+    """Models that differ in what they do to positions, masks, embeddings and logits."""
+    import transformers as hf
+
+    shape = {
+        "vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "head_dim": 8, "intermediate_size": 32, "max_position_embeddings": 64, "pad_token_id": 0,
+    }  # fmt: skip
+    torch.manual_seed(2)
+    if kind == "gpt2":
+        return hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=24, n_embd=16, n_layer=2, n_head=2, n_positions=64))
+    if kind == "gemma2":
+        return hf.Gemma2ForCausalLM(hf.Gemma2Config(**shape, sliding_window=4, final_logit_softcapping=0.5))
+    if kind == "granite":
+        return hf.GraniteForCausalLM(hf.GraniteConfig(**shape, logits_scaling=3.0))
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**shape))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2", "granite"])
+def test_any_causal_language_model_packs_and_keeps_what_it_does_to_its_logits(tmp_path, kind):
+    tiny(kind).save_pretrained(tmp_path)
+    made = Policy(load_model(tmp_path, FLOAT32), CriticSettings(learning_rate=1e-3))
+    episodes = make_episodes(6)
+    packed = run(made, pack(episodes, row_tokens=48))
+    table = pack(episodes, row_tokens=48).turns
+    for number, episode in enumerate(episodes):
+        (segment,) = episode.segments
+        ids = torch.from_numpy(segment.token_ids).long()[None]
+        with torch.no_grad():
+            logits = load_model(tmp_path, FLOAT32)(input_ids=ids).logits[0, :-1]
+        plain = logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        for turn, place in zip(episode.turns, (table.episode == number).nonzero().flatten(), strict=True):
+            got = packed.logp[table.row[place], table.start[place] : table.stop[place]]
+            torch.testing.assert_close(got, plain[turn.start - 1 : turn.stop - 1], rtol=1e-4, atol=1e-5)
+
+
+def test_recomputing_activations_changes_no_gradient(directory, batch):
+    gradients = []
+    for checkpointing in (False, True):
+        config = ModelConfig(dtype="float32", gradient_checkpointing=checkpointing)
+        made = Policy(load_model(directory, config), None).train()
+        Outputs(*made(batch)).logp.sum().backward()
+        gradients.append([p.grad for p in made.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
 def test_a_value_depends_on_what_was_read_and_not_on_the_answer_that_follows(policy):
     batch = pack(make_episodes(1), row_tokens=64)
     start = batch.turns.start[0]
