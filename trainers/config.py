@@ -29,7 +29,7 @@ class LearnerConfig(Config):
     workers: int = Field(1, ge=1)
     """Learner ranks: Ray Train workers, each one process with one device."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 parameters too. 0 runs as 1 in bfloat16."""
+    """ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 parameters too; bfloat16 makes 0 a 1."""
     offload_optimizer: bool = False
     """Keep optimizer state in host memory (ZeRO 1-3 on GPUs)."""
     row_tokens: int = Field(512, ge=16)
