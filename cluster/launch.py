@@ -18,7 +18,7 @@ from cluster import placement
 from cluster.config import RunConfig
 from cluster.stage_log import Progress
 from envs.base import ConfigError, ViterError
-from trainers.checkpoints import Checkpoint, Checkpoints, resolve
+from trainers.checkpoints import Checkpoint, CheckpointInfo, Checkpoints, resolve
 
 POLL_S = 0.5
 OVERSUBSCRIPTION = 4  # logical CPUs of a cluster of our own, at most, per core of this machine
@@ -72,7 +72,21 @@ def _parent(config: RunConfig, done: dict[str, Checkpoint]) -> Checkpoint | None
     """The checkpoint that a stage starts from: init, or the one that the run file names; None for any other model."""
     if "sft" in done:
         return done["sft"]
+    if config.model.source == "nano":
+        return _random_start(config)
     return resolve(config.store.uri, config.model.source) if "@" in config.model.source else None
+
+
+def _random_start(config: RunConfig) -> Checkpoint:
+    """A nano model made from scratch, kept in the store as `NAME-start`, so that every node finds the same one."""
+    starts = Checkpoints(config.store.uri, f"{config.name}-start")
+    kept = starts.newest()
+    if kept is not None:
+        return kept
+    from trainers.nano.model import create
+
+    info = CheckpointInfo(parents=(), metrics={}, compute={}, config=config.model_dump(mode="json"), world_size=1)
+    return starts.commit(0, lambda staged: create(staged / "model"), info)
 
 
 # ---- one stage ------------------------------------------------------------------------------------------------------
@@ -149,6 +163,8 @@ def _follow(job: Any, progress: Tell) -> None:
 
     An interrupt (Ctrl-C, or SIGTERM from Ray Jobs) asks the learner to commit after its step, and then passes on.
     """
+    import ray
+
     from cluster import learner_group
 
     failure: list[BaseException] = []
@@ -171,6 +187,9 @@ def _follow(job: Any, progress: Tell) -> None:
         thread.join(STOP_GRACE_S)
         raise
     _tell_news(job, progress)
+    mistake = ray.get(job.log.mistake.remote())
+    if mistake is not None:
+        raise mistake
     if failure:
         raise _told(failure[0])
 

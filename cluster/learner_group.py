@@ -22,6 +22,7 @@ import envs
 from cluster.config import RunConfig
 from cluster.probe import Probe
 from cluster.weights import pack_weights
+from envs.base import ViterError
 from trainers import ppo, sft
 from trainers.chat import ChatFormat
 from trainers.checkpoint import Checkpoint
@@ -93,8 +94,24 @@ def run(job: Job) -> None:
 
 
 def learn(loop_config: dict[str, Job]) -> None:
-    """What every rank runs, at the first start and after every restart."""
+    """What every rank runs, at the first start and after every restart.
+
+    What a person must mend is noted before it is raised: the gang that Ray Train then starts again returns at once,
+    on every rank, instead of meeting it `MAX_RESTARTS` times.
+    """
+    import ray
+
     job = loop_config["job"]
+    if ray.get(job.log.mistake.remote()) is not None:
+        return
+    try:
+        _learn(job)
+    except ViterError as mistake:
+        ray.get(job.log.give_up.remote(mistake))
+        raise
+
+
+def _learn(job: Job) -> None:
     learner, chat = _learner(job)
     job.log.event.remote("learner_started", {"rank": learner.rank, "pid": os.getpid(), "host": socket.gethostname()})
     checkpoints = Checkpoints(job.config.store.uri, job.run)

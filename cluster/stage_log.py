@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from envs.base import ViterError
 from trainers.episode import Episode
 from trainers.episode_arrow import from_batch
 from trainers.runlog import RunLog
@@ -35,6 +36,7 @@ class StageLog:
         self._news: list[Progress] = []
         self._shares: dict[int, list[list[Episode]]] = {}
         self._stopping = False
+        self._mistake: ViterError | None = None
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         self._log.metrics(step, values, stage=self._stage)
@@ -64,3 +66,10 @@ class StageLog:
 
     def is_stopping(self) -> bool:
         return self._stopping
+
+    def give_up(self, mistake: ViterError) -> None:
+        """A rank met what no restart will mend. Told to the driver once the gang has ended."""
+        self._mistake = self._mistake or mistake
+
+    def mistake(self) -> ViterError | None:
+        return self._mistake

@@ -1,7 +1,6 @@
 """From the name of a model in a run file to a local Hugging Face directory. Imports without torch."""
 
 import json
-import tempfile
 from pathlib import Path
 
 from envs.base import ConfigError, DataError
@@ -13,18 +12,14 @@ def model_directory(source: str, *, store: str, digest: str | None = None) -> Pa
     """The directory that `ModelConfig.source` names: config.json, safetensors and tokenizer.
 
     Args:
-        source: `nano`, a directory, `RUN@step-000040` or `RUN@ALIAS` of the store, or a Hugging Face hub name.
+        source: a directory, `RUN@step-000040` or `RUN@ALIAS` of the store, or a Hugging Face hub name.
         store: where checkpoints are looked up; one that is remote is fetched into this machine's cache.
         digest: if given, the weights must have it (`trainers.checkpoint.model_digest`).
     Raises:
         ConfigError: the name fits nothing.
         DataError: the model is missing, damaged or has another digest.
     """
-    if source == "nano":
-        from trainers.nano.model import create
-
-        directory = create(Path(tempfile.mkdtemp(prefix="viter-nano-")))
-    elif "@" in source:
+    if "@" in source:
         directory = checkpoints.materialise(checkpoints.resolve(store, source), learner=False) / "model"
     elif Path(source).is_dir():
         directory = Path(source)
