@@ -7,7 +7,9 @@ needed to resume: submitting the same run again goes on from the store.
 import asyncio
 import json
 import logging
+import shlex
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -67,7 +69,7 @@ def submit(config: RunConfig, *, address: str) -> Job:
             _stage(config, Path(staging))
             _submit(
                 client,
-                entrypoint=f"python -m services.cli train {RUN_FILE}",
+                entrypoint=f"{_python(address)} -m services.cli train {RUN_FILE}",
                 submission_id=config.name,
                 metadata={"run": config.name, "stages": ",".join(config.stages), "store": config.store.uri},
                 runtime_env={"working_dir": staging, "env_vars": _environment()},
@@ -164,13 +166,22 @@ def _shared_store(config: RunConfig, address: str) -> RunConfig:
     """A store that outlives the job: a relative path means this directory on one machine, and nothing on another."""
     if "://" in config.store.uri or Path(config.store.uri).is_absolute():
         return config
-    if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1"):
+    if _is_here(address):
         uri = str(Path(config.store.uri).resolve())
         return config.model_copy(update={"store": config.store.model_copy(update={"uri": uri})})
     raise ConfigError(
         f"store.uri: {config.store.uri!r} is relative and would be lost with the job; "
         "name a directory that all nodes share or a bucket, e.g. --set store.uri=s3://bucket/runs"
     )
+
+
+def _python(address: str) -> str:
+    """The interpreter of the job: this one on this machine, whatever the cluster's image calls `python` elsewhere."""
+    return shlex.quote(sys.executable) if _is_here(address) else "python"
+
+
+def _is_here(address: str) -> bool:
+    return urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def _stage(config: RunConfig, staging: Path) -> None:
@@ -188,7 +199,8 @@ def _stage(config: RunConfig, staging: Path) -> None:
 def _connect(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it announces every upload
+    for talker in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private"):
+        logging.getLogger(talker).setLevel(logging.ERROR)
     with _told(address):
         return JobSubmissionClient(address)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import placement
+from cluster import interrupts, placement
 from cluster.config import RunConfig
 from cluster.stage_log import Progress
 from envs.base import ConfigError, ViterError
@@ -236,6 +236,7 @@ def _cluster(config: RunConfig, plan: placement.Plan, progress: Tell) -> Iterato
             num_cpus=_logical_cpus(plan), include_dashboard=False, log_to_driver=False, logging_level="error",
             object_store_memory=2**30, _temp_dir=str(Path(tempfile.gettempdir()) / "viter-ray"),
         )  # fmt: skip
+    interrupts.listen()
     try:
         placement.wait_for(plan, tell=lambda text: progress(Progress(stage="placement", step=0, steps=0, message=text)))
         yield

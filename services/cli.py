@@ -5,7 +5,6 @@ Exit codes stand in `EXIT_CODES`. A user's mistake is one sentence on standard e
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,7 +79,7 @@ def train(
 ) -> None:
     """Train as RUN.yaml says, then evaluate and report. The same command resumes a run that was cut off."""
     with plain_errors():
-        from cluster import placement
+        from cluster import interrupts, placement
         from cluster.config import RunConfig
         from services import plan as plans
 
@@ -95,7 +94,7 @@ def train(
         if dry_run:
             raise typer.Exit(0)
         plans.check_source(config)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job ends like Ctrl-C: in order
+        interrupts.listen()
         from services import train_run
 
         train_run.run(config)

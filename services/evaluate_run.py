@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from cluster import interrupts
 from cluster.config import EvaluationConfig, RunConfig
 from cluster.launch import run_id
 from cluster.stage_log import Progress
@@ -191,6 +192,7 @@ def _service(config: RunConfig, evaluations: int) -> Iterator[Client]:
     )
     try:
         started = app.start(settings)
+        interrupts.listen()
         with Client(started.url, started.token or token(str(started.state))) as client:
             yield client
     finally:

@@ -1,7 +1,9 @@
 """`viter serve`: a service until it is interrupted, and what a person needs to talk to it."""
 
+import contextlib
 import threading
 
+from cluster import interrupts
 from services import app
 from services.config import ServiceConfig
 from services.console import Console
@@ -11,14 +13,21 @@ def run(config: ServiceConfig) -> None:
     """Start the service, say how to reach it, and wait for an interrupt."""
     console = Console()
     console.tell(f"starting the service of {config.store} on {config.host}:{config.port} (half a minute)")
-    started = app.start(config)
     try:
+        started = app.start(config)
+        interrupts.listen()
         console.tell(f"serving at {started.url}, its API described at {started.url}/docs")
         console.tell(_access(config, started))
-        console.tell("Ctrl-C ends it.")
-        threading.Event().wait()
+        _until_interrupted(console)
     finally:
         app.stop()
+
+
+def _until_interrupted(console: Console) -> None:
+    console.tell("Ctrl-C ends it.")
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    console.tell("stopping")
 
 
 def _access(config: ServiceConfig, started: app.Started) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -135,23 +136,38 @@ def test_an_address_that_leads_nowhere_is_one_sentence(address: str):
 
 @pytest.fixture(scope="module")
 def dashboard() -> Iterator[str]:
-    """A cluster of its own with a dashboard, on ports of its own; only its own process group is ended."""
-    code = (
-        "import ray, sys, time\n"
-        "context = ray.init(num_cpus=3, include_dashboard=True, dashboard_port=0, object_store_memory=2**27)\n"
-        "print('AT', context.dashboard_url, flush=True)\nsys.stdin.read()\n"
-    )
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    environment["RAY_AUTH_MODE"] = "disabled"
+    """A cluster of its own on ports of its own, beside any other on this machine; only its own processes are ended."""
+    gcs, port, agent = free_ports(3)
     with tempfile.TemporaryDirectory(prefix="vj") as scratch:
         head = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True, env={**environment, "RAY_TMPDIR": scratch},
+            [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--port", gcs, "--num-cpus", "3",
+             "--include-dashboard", "true", "--dashboard-port", port, "--dashboard-agent-listen-port", agent,
+             "--object-store-memory", str(2**27), "--temp-dir", scratch],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "RAY_AUTH_MODE": "disabled"},
         )  # fmt: skip
-        assert head.stdout is not None
-        address = next(line.split()[1] for line in head.stdout if line.startswith("AT"))
-        yield f"http://{address}"
-        head.communicate("", timeout=60)
+        deadline = time.monotonic() + 120
+        while not is_open(int(port)):
+            assert time.monotonic() < deadline
+            assert head.poll() is None
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+        head.terminate()
+        head.wait(60)
+
+
+def free_ports(count: int) -> list[str]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [str(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.slow
