@@ -50,7 +50,7 @@ def measure(config: RunConfig, settings: EvaluationConfig, show: Show) -> Measur
         ordered = [order(client, config, settings, each) for each in wanted]
         ended = _wait(client, ordered, show)
         points = tuple(
-            _point(each, evaluation, start=wanted[0].checkpoint, items=client.items(evaluation.id))
+            _point(each, evaluation, before=_spent_on_init(wanted), items=client.items(evaluation.id))
             for each, evaluation in zip(wanted, ended, strict=True)
         )
     found = Measured(
@@ -148,9 +148,14 @@ def _wait(client: Client, ordered: Sequence[Evaluation], show: Show) -> list[Eva
     return ended
 
 
-def _point(wanted: Wanted, evaluation: Evaluation, *, start: Checkpoint, items: Iterator[Item]) -> Point:
+def _spent_on_init(wanted: Sequence[Wanted]) -> int:
+    """FLOPs up to init, which every branch has in common; 0 where a run has no init."""
+    return sum(Compute.from_dict(each.checkpoint.info.compute).flops for each in wanted if each.stage == "init")
+
+
+def _point(wanted: Wanted, evaluation: Evaluation, *, before: int, items: Iterator[Item]) -> Point:
     checkpoint = wanted.checkpoint
-    spent = Compute.from_dict(checkpoint.info.compute).flops - Compute.from_dict(start.info.compute).flops
+    spent = Compute.from_dict(checkpoint.info.compute).flops - before
     return Point(
         stage=wanted.stage,
         checkpoint=checkpoint.name,
