@@ -44,6 +44,7 @@ def run(config: RunConfig, *, progress: Tell) -> RunResult:
         ViterError: whatever else a person can mend, in one sentence.
         KeyboardInterrupt: the run was stopped; the stage at work has committed a checkpoint if there was time.
     """
+    config = _rooted(config)
     plan = placement.plan(config)
     done: dict[str, Checkpoint] = {}
     with contextlib.ExitStack() as stack:
@@ -56,6 +57,20 @@ def run(config: RunConfig, *, progress: Tell) -> RunResult:
                 progress(Progress(stage=stage, step=finished.step, steps=finished.step, message="done already"))
             done[stage] = finished
     return RunResult(name=config.name, store=config.store.uri, checkpoints=done)
+
+
+def _rooted(config: RunConfig) -> RunConfig:
+    """The run with its local paths made absolute: actors work in directories of their own."""
+    changed: dict[str, Any] = {}
+    if "://" not in config.store.uri:
+        changed["store"] = config.store.model_copy(update={"uri": str(Path(config.store.uri).resolve())})
+    if Path(config.model.source).is_dir():
+        changed["model"] = config.model.model_copy(update={"source": str(Path(config.model.source).resolve())})
+    for stage in ("sft", "sft_branch"):
+        settings = getattr(config, stage)
+        if settings is not None and Path(settings.corpus).is_file():
+            changed[stage] = settings.model_copy(update={"corpus": str(Path(settings.corpus).resolve())})
+    return config.model_copy(update=changed)
 
 
 def run_id(config: RunConfig, stage: str) -> str:

@@ -14,6 +14,7 @@ from cluster.config import RunConfig
 from cluster.stage_log import Progress
 from envs.base import validated
 from trainers.checkpoints import Checkpoints
+from trainers.nano.model import create
 from trainers.runlog import episode_steps, read_episodes, read_events, read_metrics
 
 pytestmark = pytest.mark.slow
@@ -58,6 +59,15 @@ def test_a_run_resumed_half_way_ends_with_the_same_bits(tmp_path: Path):
     run(config(tmp_path / "cut", sft={**SFT, "steps": 4}))
     assert run(config(tmp_path / "cut", sft=SFT)) == whole
     assert [row["step"] for row in read_metrics(tmp_path / "cut" / "small-sft")] == list(range(1, 7))
+
+
+def test_local_paths_mean_where_the_run_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Learner ranks work in directories of their own; a relative model and store must not follow them there."""
+    create(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    relative = config(Path("runs"), model={"source": "model", "dtype": "float32"}, sft={**SFT, "steps": 1})
+    assert run(relative).keys() == {"sft"}
+    assert Checkpoints(tmp_path / "runs", "small-sft").steps() == [1]
 
 
 def test_a_finished_run_is_left_alone(tmp_path: Path):
