@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,25 +136,35 @@ def _shared_memory() -> Path:
     return shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
 
 
-def verified_tensors(path: Path, index: Sequence[TensorPlace], digest: str) -> "list[tuple[str, torch.Tensor]]":
-    """The parcel's tensors, as views of its mapped file.
+@dataclass(frozen=True, slots=True)
+class MappedParcel:
+    """A parcel's file, mapped: tensors that are views of it, and whether they are what was sent."""
 
-    Raises:
-        ValueError: the file is cut short, or its bytes and index are not those of the digest.
-    """
-    import torch
+    index: Sequence[TensorPlace]
+    data: np.ndarray  # [size_bytes] uint8, read-only
 
-    expected = max((place.offset + place.size_bytes for place in index), default=0)
-    found_bytes = path.stat().st_size
-    if found_bytes < expected:
-        raise ValueError(f"the weights hold {found_bytes} bytes, their index speaks of {expected}")
-    data = np.memmap(path, dtype=np.uint8, mode="r") if found_bytes else np.zeros(0, np.uint8)
-    if (found := parcel_digest(index, [data])) != digest:
-        raise ValueError(f"the weights have digest {found[:12]}, announced was {digest[:12]}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch knows no read-only tensors; nobody writes to these
-        flat = torch.from_numpy(data)
-    return [(place.name, _view(flat, place)) for place in index]
+    @classmethod
+    def open(cls, path: Path, index: Sequence[TensorPlace]) -> "MappedParcel":
+        """Raises ValueError if the file is cut short."""
+        expected = max((place.offset + place.size_bytes for place in index), default=0)
+        found = path.stat().st_size
+        if found < expected:
+            raise ValueError(f"the weights hold {found} bytes, their index speaks of {expected}")
+        return cls(index, np.memmap(path, dtype=np.uint8, mode="r") if found else np.zeros(0, np.uint8))
+
+    def verify(self, digest: str) -> None:
+        """Raises ValueError unless bytes and index are those of `digest`."""
+        if (found := parcel_digest(self.index, [self.data])) != digest:
+            raise ValueError(f"the weights have digest {found[:12]}, announced was {digest[:12]}")
+
+    def tensors(self) -> "list[tuple[str, torch.Tensor]]":
+        """Name and view of every tensor."""
+        import torch
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch knows no read-only tensors; nobody writes to these
+            flat = torch.from_numpy(self.data)
+        return [(place.name, _view(flat, place)) for place in self.index]
 
 
 def _view(flat: "torch.Tensor", place: TensorPlace) -> "torch.Tensor":

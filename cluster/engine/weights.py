@@ -1,7 +1,7 @@
 """The receiving side of weights: an engine of vLLM's weight-transfer interface, loaded into vLLM as a plug-in.
 
-It maps a parcel's node-local file, verifies the digest before it touches the model, and hands views of the mapping to
-vLLM's own layer-wise reload. A parcel that fails is refused and the model keeps the weights it had.
+It maps a parcel's node-local file, hands views of the mapping to vLLM's own layer-wise reload, and verifies the digest
+meanwhile. The update succeeds only if both do; after one that did not, `Engine` does not sample.
 """
 
 import multiprocessing
@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 
-from cluster.engine.node_files import verified_tensors
+from cluster.engine.node_files import MappedParcel
 from cluster.weights import TensorPlace, WeightParcel
 
 BACKEND = "viter"
@@ -77,18 +78,32 @@ class ParcelReceiver(WeightTransferEngine[ParcelInit, ParcelUpdate]):
         """There is no connection to make."""
 
     def start_weight_update(self) -> None:
-        """Nothing yet: the reload begins once the digest has been confirmed, so a refusal leaves the model whole."""
+        """The reload begins, and ends, where the weights are received."""
 
     def receive_weights(self, update_info: ParcelUpdate) -> None:
+        """Load and verify at the same time, each on a core of its own.
+
+        Raises:
+            ValueError: the file is cut short, and the model is as it was; or the digest does not match, and the model
+                holds what came. `Engine` samples from neither.
+        """
+        parcel = MappedParcel.open(Path(update_info.path), update_info.places())
+        with ThreadPoolExecutor(1) as verifier:
+            verdict = verifier.submit(parcel.verify, update_info.digest)
+            self._load(parcel)
+            verdict.result()
+
+    def _load(self, parcel: MappedParcel) -> None:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-        tensors = verified_tensors(Path(update_info.path), update_info.places(), update_info.digest)
         initialize_layerwise_reload(self.model)
-        self.model.load_weights(iter(tensors))
-        finalize_layerwise_reload(self.model, self.model_config)
+        try:
+            self.model.load_weights(iter(parcel.tensors()))
+        finally:  # also after a failure: the next update could not begin on layers that are half loaded
+            finalize_layerwise_reload(self.model, self.model_config)
 
     def finish_weight_update(self) -> None:
-        """The reload was finished where it began."""
+        """It is finished."""
 
     def shutdown(self) -> None:
         """Mappings end with the update that made them."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.engine.node_files import NodeFiles, verified_tensors
+from cluster.engine.node_files import MappedParcel, NodeFiles
 from cluster.weights import ALIGNMENT, WeightParcel, pack_weights, parcel_digest
 from envs.base import DataError
 
@@ -29,7 +29,9 @@ def parcel_of(seed: int = 0, version: int = 1) -> WeightParcel:
 
 
 def read(path: Path, parcel: WeightParcel) -> dict[str, torch.Tensor]:
-    return dict(verified_tensors(path, parcel.index, parcel.digest))
+    found = MappedParcel.open(path, parcel.index)
+    found.verify(parcel.digest)
+    return dict(found.tensors())
 
 
 def test_what_is_packed_is_what_is_read_bit_for_bit(tmp_path):
@@ -92,7 +94,7 @@ def test_a_cut_file_a_flipped_bit_and_a_wrong_index_are_each_found_out(tmp_path)
         first, second, *rest = parcel.index
         swapped = [dataclasses.replace(first, name=second.name), dataclasses.replace(second, name=first.name), *rest]
         with pytest.raises(ValueError, match="the weights have digest"):
-            verified_tensors(path, swapped, parcel.digest)
+            MappedParcel.open(path, swapped).verify(parcel.digest)
         assert read(path, parcel)
 
 
