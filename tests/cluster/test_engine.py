@@ -350,7 +350,7 @@ async def test_a_dead_engine_says_so_to_everyone(engine):
 
 async def until(condition, deadline_s: float = 60) -> None:
     async with asyncio.timeout(deadline_s):
-        while not condition():  # noqa: ASYNC110  # what is awaited lies in another process
+        while not condition():  # what is awaited lies in another process
             await asyncio.sleep(0.005)
 
 

@@ -22,11 +22,18 @@ class Local:
         self.name = name
         self.engine = WrongThenRight(GAME, CHAT, tasks, turn_s=turn_s)
         self._inner = RolloutWorker(
-            self.engine, GAME, CHAT, here(GAME), decoding=Decoding(max_tokens=128), seed=SEED, episodes_in_flight=places, name=name
+            self.engine,
+            GAME,
+            CHAT,
+            here(GAME),
+            decoding=Decoding(max_tokens=128),
+            seed=SEED,
+            episodes_in_flight=places,
+            name=name,
         )
         self._death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.updates: list[int] = []
-        self.given: list[tuple[int, int, int]] = []          # step, index, version held
+        self.given: list[tuple[int, int, int]] = []  # step, index, version held
 
     def kill(self) -> None:
         if not self._death.done():
@@ -272,7 +279,7 @@ async def test_workers_that_die_again_and_again_stop_the_run_with_the_last_words
             raise WorkerDied(f"{name}: out of memory")
 
     async with Doomed(workers=1) as house:
-        with pytest.raises(WorkersFailed, match="5 rollout workers in a row.*out of memory"):
+        with pytest.raises(WorkersFailed, match=r"5 rollout workers in a row.*out of memory"):
             await house.publish(0)
         assert len(house.born) == DEATHS_IN_A_ROW
 
@@ -301,7 +308,8 @@ async def test_quarantined_episodes_are_missing_and_counted():
         async def collect(self):
             receipts, batch = await super().collect()
             spoilt = [
-                Receipt(ticket=r.ticket, quarantined="timeout") if r.row >= 0 and i == 0 else r for i, r in enumerate(receipts)
+                Receipt(ticket=r.ticket, quarantined="timeout") if r.row >= 0 and i == 0 else r
+                for i, r in enumerate(receipts)
             ]
             return spoilt, batch
 

@@ -44,7 +44,9 @@ def test_a_run_without_ppo_needs_only_learners():
 )
 def test_memory_of_a_learner_follows_its_zero_stage(stage: int, bytes_per_parameter: float):
     config = run_config(learner={"workers": 4, "zero_stage": stage})
-    assert plan(config, parameters=MILLION).group("learner").memory_bytes == pytest.approx(MILLION * bytes_per_parameter)
+    assert plan(config, parameters=MILLION).group("learner").memory_bytes == pytest.approx(
+        MILLION * bytes_per_parameter
+    )
 
 
 def test_memory_of_an_engine_is_its_weights_and_on_cpu_its_cache():
@@ -54,7 +56,10 @@ def test_memory_of_an_engine_is_its_weights_and_on_cpu_its_cache():
 
 
 def test_parameters_are_read_off_the_headers_of_safetensors(tmp_path):
-    header = b'{"a":{"dtype":"F32","shape":[3,4],"data_offsets":[0,48]},"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[],"data_offsets":[48,52]}}'
+    header = (
+        b'{"a":{"dtype":"F32","shape":[3,4],"data_offsets":[0,48]},"__metadata__":{"format":"pt"},'
+        b'"b":{"dtype":"F32","shape":[],"data_offsets":[48,52]}}'
+    )
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(52))
     assert count_parameters(tmp_path) == 13
     (tmp_path / "more.safetensors").write_bytes(b"\xff" * 20)

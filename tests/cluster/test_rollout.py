@@ -83,7 +83,7 @@ async def test_a_history_without_room_for_an_answer_truncates_and_says_so():
 
 
 async def test_a_prompt_without_room_for_one_answer_is_a_mistake_in_the_settings():
-    with pytest.raises(DataError, match="max_model_len 130.*prompt of"):
+    with pytest.raises(DataError, match=r"max_model_len 130.*prompt of"):
         await played([WRONG], decoding=Decoding(max_tokens=128, max_model_len=130))
 
 
@@ -102,7 +102,9 @@ async def test_the_seed_of_a_turn_depends_on_its_counters_alone():
     _, second, _ = await played([WRONG] * 3)
     assert first.seeds == second.seeds
     assert len(set(first.seeds)) == 3
-    others = {turn_seeds(run, step, index)(turn) for run in (7, 8) for step in (0, 1) for index in (0, 1) for turn in (0, 1)}
+    others = {
+        turn_seeds(run, step, index)(turn) for run in (7, 8) for step in (0, 1) for index in (0, 1) for turn in (0, 1)
+    }
     assert len(others) == 16
     assert all(0 <= seed < 2**63 for seed in others)
 
@@ -128,7 +130,9 @@ class Walk:
 
     def verify(self, task, state, answer):
         if answer != "on":
-            return Verdict(reward=-1, status=Status.WRONG_ACTION, feedback="no"), State(attempts_left=1, position=state.position)
+            return Verdict(reward=-1, status=Status.WRONG_ACTION, feedback="no"), State(
+                attempts_left=1, position=state.position
+            )
         done = state.position == 1
         verdict = Verdict(reward=1, status=Status.CORRECT, feedback="yes", terminated=done)
         return verdict, State(attempts_left=2, position=state.position + 1, is_over=done)

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG002 - the smallest environment ignores most of what it is told
 import importlib.metadata
 import json
 import subprocess

@@ -110,7 +110,7 @@ def killing(run: Run, kind: str, *, seed: int, every_s: float, most: int):
     def kill() -> None:
         while len(killed) < most and not over.wait(dice.uniform(0.2, 1.8) * every_s):
             with contextlib.suppress(ProcessLookupError, Exception):
-                name, pid = dice.choice(sorted(run.processes(kind).items()))
+                _, pid = dice.choice(sorted(run.processes(kind).items()))
                 if pid not in killed:
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
@@ -178,7 +178,9 @@ def test_a_restarted_orchestrator_starts_over_from_what_the_learner_publishes(cl
     run.publish(0)
     assert len(run.take(0)) == EPISODES
     cluster.kill(run.actor, no_restart=False)
-    wait_until(lambda: answers(cluster, run.actor), 60)  # a learner's call fails, its gang is restarted, and it publishes
+    wait_until(
+        lambda: answers(cluster, run.actor), 60
+    )  # a learner's call fails, its gang is restarted, and it publishes
     run.publish(1)
     assert {(e.step, e.index) for e in run.take(1)} == {(1, index) for index in range(EPISODES)}
     run.close()

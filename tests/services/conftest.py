@@ -40,9 +40,7 @@ def committed(store: Path) -> Callable[[str, int], Checkpoint]:
 def solved(order: PlayOrder, index: int) -> Item:
     """Even items are solved at the second attempt, odd ones never."""
     statuses = ["wrong_value", "correct"] if index % 2 == 0 else ["wrong_value", "illegal_formula"]
-    turns = [
-        ItemTurn(answer="a", feedback="f", reward=5.0, status=s, tokens=3, finish_reason="stop") for s in statuses
-    ]
+    turns = [ItemTurn(answer="a", feedback="f", reward=5.0, status=s, tokens=3, finish_reason="stop") for s in statuses]
     return Item(
         id=item_id(order.suite, index),
         suite=order.suite,

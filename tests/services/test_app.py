@@ -71,7 +71,7 @@ def url(config: ServiceConfig) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def token(state: Path, url: str) -> str:  # noqa: ARG001 - there is a token once the service has started
+def token(state: Path, url: str) -> str:
     found = saved_token(state)
     assert found is not None
     return found
@@ -176,7 +176,7 @@ def test_a_large_body_is_refused_announced_or_not(url: str, token: str):
         for _ in range(20_000):
             yield b"x" * 1024
 
-    with contextlib.suppress(httpx.TransportError):     # the connection may end under the sender
+    with contextlib.suppress(httpx.TransportError):  # the connection may end under the sender
         assert httpx.post(f"{url}/v1/completions", content=endless(), headers=headers).status_code == 413
     assert httpx.get(f"{url}/livez").status_code == 200
 
@@ -221,7 +221,7 @@ def test_killing_the_manager_and_then_the_engine_costs_no_item_and_repeats_none(
     def wait_for(done: int) -> None:
         end = time.monotonic() + 120
         while time.monotonic() < end:
-            with contextlib.suppress(ViterError):   # while the manager is being replaced
+            with contextlib.suppress(ViterError):  # while the manager is being replaced
                 if service.evaluation(ordered.id).counts.done >= done:
                     return
             time.sleep(0.1)

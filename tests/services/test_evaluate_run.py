@@ -63,7 +63,7 @@ class Service:
         on_progress(found)
         return found.model_copy(update={"status": "completed"})
 
-    def items(self, evaluation_id: str) -> Any:  # noqa: ARG002 - the same few for each
+    def items(self, evaluation_id: str) -> Any:
         return iter([item(ID, success=True), item(OOD, success=False)])
 
     def __enter__(self) -> "Service":

@@ -49,7 +49,7 @@ async def test_an_evaluation_plays_every_item_once_and_scores_it(jobs: Evaluatio
     assert (id_result.suite, id_result.kind, ood_result.kind) == ("general_points/id", "id", "ood")
     assert (id_result.success.k, id_result.success.n) == (4, 8)
     assert [rate.k for rate in id_result.by_iteration] == [0, 4]
-    assert id_result.flops == 2 * 10 * (8 * 4 + 8 * 6)      # 2·N·(prefill + decoded)
+    assert id_result.flops == 2 * 10 * (8 * 4 + 8 * 6)  # 2·N·(prefill + decoded)
     assert evaluation.generalisation_gap is not None
     assert evaluation.generalisation_gap.value == 0.0
     assert sorted(player.played) == sorted(item_id(r.suite, i) for r in evaluation.results for i in range(8))
@@ -84,7 +84,7 @@ async def test_a_restarted_manager_plays_only_what_is_missing(store: Path, playe
     await first.close()
     path = store / "evaluations" / evaluation_id / "items.jsonl"
     whole = path.read_bytes()
-    path.write_bytes(whole + whole[:40])        # a process killed within a write leaves a torn line
+    path.write_bytes(whole + whole[:40])  # a process killed within a write leaves a torn line
 
     player.before_batch = lambda _: None
     second = Evaluations(Journal(store), Registry(str(store)), player)

@@ -45,7 +45,7 @@ def token(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def guarded(tmp_path: Path, token: str) -> Guard:  # noqa: ARG001 - the token is made first
+def guarded(tmp_path: Path, token: str) -> Guard:
     return Guard(Echo(), tokens=Tokens.load(tmp_path), limits=LIMITS)
 
 
@@ -152,7 +152,7 @@ async def test_one_more_than_the_limit_is_told_to_come_back(guarded: Guard, toke
     async with client(guarded, token) as http:
         waiting = [asyncio.create_task(http.get("/v1/models")) for _ in range(2)]
         async with asyncio.timeout(5):
-            while guarded.in_progress < 2:  # noqa: ASYNC110
+            while guarded.in_progress < 2:
                 await asyncio.sleep(0.001)
         refused = await http.get("/v1/models")
         guarded.app.go.set()

@@ -33,7 +33,7 @@ async def use(leases: Leases, notes: Notes, key: str, name: str, until: asyncio.
 
 async def eventually(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not is_so():  # noqa: ASYNC110
+        while not is_so():
             await asyncio.sleep(0.001)
 
 

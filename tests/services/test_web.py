@@ -189,7 +189,7 @@ async def test_an_evaluation_is_a_resource(http: httpx.AsyncClient):
     assert "retry-after" in ordered.headers
     where = ordered.headers["location"]
     async with asyncio.timeout(20):
-        while (state := (await http.get(where)).json())["status"] != "completed":  # noqa: ASYNC110
+        while (state := (await http.get(where)).json())["status"] != "completed":
             await asyncio.sleep(0.01)
     assert state["model"] == "nano-a@step-000020"
     assert state["counts"] == {"total": 8, "done": 8, "succeeded": 4, "failed": 0}
