@@ -126,6 +126,12 @@ class RunConfig(Config):
     def _the_parts_fit(self) -> Self:
         if not self.stages:
             raise ValueError(f"a run needs at least one of the sections {', '.join(STAGES)}")
+        longest = self.rollout.engine.max_model_len
+        if self.ppo is not None and self.learner.row_tokens < longest:
+            raise ValueError(
+                f"learner.row_tokens={self.learner.row_tokens} is less than rollout.engine.max_model_len={longest}, "
+                "and an episode that long would not fit a row; raise the one or lower the other"
+            )
         if "viter" in self.environment.options:
             raise ValueError("environment.options.viter is set by ppo.viter; leave it out")
         envs.make(self.environment.name, **self.environment.options)

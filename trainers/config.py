@@ -32,7 +32,7 @@ class LearnerConfig(Config):
     """ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 parameters too; bfloat16 makes 0 a 1."""
     offload_optimizer: bool = False
     """Keep optimizer state in host memory (ZeRO 1-3 on GPUs)."""
-    row_tokens: int = Field(512, ge=16)
+    row_tokens: int = Field(1024, ge=16)
     """Tokens of one packed row: the unit of a forward pass. At least the longest segment: close to it on CPU, where
     attention costs the square of a row, and several times it on GPUs."""
     rows_per_pass: int = Field(1, ge=1)

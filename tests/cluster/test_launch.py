@@ -24,7 +24,7 @@ PPO = {
     "steps": 3, "episodes": 8, "viter": 2, "answer_tokens": 16, "minibatches": 2, "epochs": 1, "checkpoint_every": 1,
     "schedule": {"learning_rate": 1e-4}, "unit": "token", "probe_tolerance": 0.001,
 }  # fmt: skip
-ENGINE = {"dtype": "float32", "prefix_cache": False, "max_model_len": 512, "max_num_seqs": 16}
+ENGINE = {"dtype": "float32", "prefix_cache": False, "max_model_len": 256, "max_num_seqs": 16}
 
 
 @pytest.fixture(scope="module", autouse=True)

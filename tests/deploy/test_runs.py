@@ -11,6 +11,7 @@ import yaml
 
 from cluster import placement
 from cluster.config import RunConfig
+from envs.base import ConfigError
 from envs.suites import suite_names
 from services.doctor import read_pins
 
@@ -95,3 +96,14 @@ def test_gpu_and_cpu_pins_agree_where_they_can():
 def containers(cluster: dict[str, Any]) -> list[dict[str, Any]]:
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     return [container for group in groups for container in group["template"]["spec"]["containers"]]
+
+
+def test_the_demo_also_fits_twice_its_verification_iterations():
+    config = RunConfig.load(DEPLOY / "runs" / "nano-gp-l.yaml", ("ppo.viter=10",))
+    assert config.ppo is not None
+    assert config.ppo.viter == 10
+
+
+def test_rows_too_short_for_an_episode_are_refused_before_anything_starts():
+    with pytest.raises(ConfigError, match="learner.row_tokens=256 is less than rollout.engine.max_model_len=512"):
+        RunConfig.load(DEPLOY / "runs" / "nano-gp-l.yaml", ("learner.row_tokens=256",))
