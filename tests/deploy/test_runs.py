@@ -105,5 +105,5 @@ def test_the_demo_also_fits_twice_its_verification_iterations():
 
 
 def test_rows_too_short_for_an_episode_are_refused_before_anything_starts():
-    with pytest.raises(ConfigError, match="learner.row_tokens=256 is less than rollout.engine.max_model_len=512"):
+    with pytest.raises(ConfigError, match=r"learner.row_tokens=256 is less than rollout.engine.max_model_len=512"):
         RunConfig.load(DEPLOY / "runs" / "nano-gp-l.yaml", ("learner.row_tokens=256",))
