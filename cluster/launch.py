@@ -211,10 +211,12 @@ def _follow(job: Any, progress: Tell) -> None:
 
 def _tell_news(job: Any, progress: Tell) -> None:
     import ray
+    from ray.exceptions import RayActorError
 
     if job.orchestrator is not None:
-        for event in ray.get(job.orchestrator.events.remote()):
-            job.log.event.remote(event.kind, event.fields)
+        with contextlib.suppress(RayActorError):  # Ray starts it again; whoever waits for it hears of it
+            for event in ray.get(job.orchestrator.events.remote()):
+                job.log.event.remote(event.kind, event.fields)
     for news in ray.get(job.log.drain.remote()):
         progress(news)
 

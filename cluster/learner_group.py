@@ -20,9 +20,10 @@ from torch import Tensor
 
 import envs
 from cluster.config import RunConfig
+from cluster.orchestrator import WorkersFailed
 from cluster.probe import Probe
 from cluster.weights import pack_weights
-from envs.base import ViterError
+from envs.base import ConfigError, DataError
 from trainers import ppo, sft
 from trainers.chat import ChatFormat
 from trainers.checkpoint import Checkpoint
@@ -33,7 +34,7 @@ from trainers.corpus import stream
 from trainers.episode import Episode, Segment
 from trainers.episode_arrow import from_batch
 from trainers.journal import StageJournal
-from trainers.learner import Learner
+from trainers.learner import DivergedError, Learner
 from trainers.policy import CriticSettings
 from trainers.sources import model_directory
 from trainers.thoughts import thought_weighted
@@ -106,8 +107,9 @@ def learn(loop_config: dict[str, Job]) -> None:
         return
     try:
         _learn(job)
-    except ViterError as mistake:
-        ray.get(job.log.give_up.remote(mistake))
+    except (ConfigError, DataError, DivergedError, WorkersFailed) as mistake:
+        plain = getattr(mistake, "cause", mistake)  # without what Ray puts around an actor's error
+        ray.get(job.log.give_up.remote(plain))
         raise
 
 

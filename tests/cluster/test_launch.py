@@ -14,6 +14,7 @@ from cluster.config import RunConfig
 from cluster.stage_log import Progress
 from envs.base import validated
 from trainers.checkpoints import Checkpoints
+from trainers.learner import DivergedError
 from trainers.nano.model import create
 from trainers.runlog import episode_steps, read_episodes, read_events, read_metrics
 
@@ -121,3 +122,12 @@ def test_an_interrupted_run_commits_and_resumes(tmp_path: Path):
     kept = Checkpoints(tmp_path, "small-sft").newest()
     assert kept is not None
     assert kept.step >= 3
+
+
+def test_a_mistake_met_by_the_ranks_is_told_once_and_restarts_nothing(tmp_path: Path):
+    """A probe that cannot pass: the run ends with the two numbers instead of starting the gang twenty times."""
+    hopeless = config(tmp_path, ppo={**PPO, "probe_tolerance": 1e-12})
+    with pytest.raises(DivergedError, match=r"differ by .* nats on the probe, ppo.probe_tolerance allows 1e-12"):
+        run(hopeless)
+    started = [event for event in read_events(tmp_path / "small-ppo") if event["kind"] == "learner_started"]
+    assert len(started) == 1
