@@ -173,7 +173,7 @@ class OrchestratorActor:
         )
 
     async def start(self) -> None:
-        """Start verifiers and workers, and wait until every worker's engine is up. Raises the user's mistake."""
+        """Start the workers; returns at once. `publish` waits for them and raises what keeps them from starting."""
         await self._orchestrator.start()
 
     async def publish(self, parcel: Sequence[Any], version: int) -> None:

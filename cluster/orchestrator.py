@@ -89,7 +89,6 @@ class _Place:
     number: int
     worker: Worker | None = None
     orders_due: asyncio.Event = field(default_factory=asyncio.Event)  # wakes the feeder
-    has_started: bool = False
     births: int = 0
     deaths_in_a_row: int = 0
 
@@ -111,10 +110,9 @@ class Orchestrator:
         self._events: list[Event] = []
 
     async def start(self) -> None:
-        """Start every worker and wait until each place has, or once had, one whose engine is up."""
+        """Start every worker. Returns at once, so that the learner can start meanwhile; `publish` waits for them."""
         if not self._tenders:
             self._tenders = [asyncio.create_task(self._tend(place)) for place in self._places]
-        await self._wait_for(lambda: all(place.has_started or place.births > 1 for place in self._places))
 
     async def close(self) -> None:
         """End every worker."""
@@ -130,6 +128,7 @@ class Orchestrator:
             version: steps learnt. One that is not above the last means that the learner has started again from there.
         Raises:
             WorkersFailed: no engine can be kept alive.
+            DataError, ConfigError: no engine can run this model with these settings.
         """
         async with self._publishing:
             await self.start()
@@ -222,8 +221,6 @@ class Orchestrator:
             worker: Worker | None = None
             try:
                 worker = await self._spawn(place.number, name)
-                place.has_started = True
-                await self._notify()
                 await self._arm(place, worker)
                 await _until_one_ends(self._feed(place, worker), self._collect(place, worker))
             except WorkerDied as death:

@@ -260,14 +260,14 @@ async def test_after_an_explicit_rewind_nothing_is_played_until_weights_come():
         assert len(await house.take(0)) == 8
 
 
-async def test_a_user_mistake_at_the_start_is_told_at_once():
+async def test_a_user_mistake_is_told_to_the_learner_at_once():
     class Mistaken(House):
         async def spawn(self, place, name):
             raise DataError("nano: embeddings are tied")
 
     async with Mistaken() as house:
         with pytest.raises(DataError, match="embeddings are tied"):
-            await asyncio.wait_for(house.orchestrator.start(), 5)
+            await house.publish(0)
 
 
 async def test_workers_that_die_again_and_again_stop_the_run_with_the_last_words(monkeypatch):
