@@ -14,6 +14,10 @@ from cluster.engine import model_files
 from cluster.engine.weights import BACKEND
 from envs.base import ConfigError, DataError
 
+KEEP_FREED_PAGES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776"
+"""A weight update on CPU allocates and frees the whole model layer by layer, and page faults would be a quarter of its
+time: so memory that was freed stays with the process, and torch asks for huge pages (THP_MEM_ALLOC_ENABLE)."""
+
 CPU_STEP_TOKENS = 4096  # tokens computed together in one step, at most
 
 
@@ -89,7 +93,9 @@ def environment(config: EngineConfig) -> Iterator[None]:
     before = dict(os.environ)
     os.environ["OMP_NUM_THREADS"] = str(config.threads)
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # whole GiB only, and it would win over kv_cache_gib
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's large tensors on huge pages: an update allocates many
+    if current_platform.is_cpu():
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+        os.environ.setdefault("GLIBC_TUNABLES", KEEP_FREED_PAGES)
     if current_platform.is_cpu() and config.tensor_parallel == 1:
         # The worker then lives in the engine's process: one process and two hand-overs per step less. vLLM
         # would put it apart only to set OMP_NUM_THREADS, which is set here.

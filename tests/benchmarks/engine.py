@@ -24,6 +24,8 @@ STEP_S = 0.3  # between two syncs lies a step, in which the object store frees t
 LARGE = {"hidden_size": 640, "num_hidden_layers": 14, "num_attention_heads": 10, "intermediate_size": 1728,
          "vocab_size": 24_000}  # fmt: skip
 
+PASSES = "memory passes: hash, put, node file, hash again beside vLLM's copy and repacking of every layer"
+
 Row = dict[str, Any]
 
 
@@ -155,7 +157,7 @@ def sync_row(model: Path, weights: dict[str, Any], dtype: str) -> Row:
     sent = {name: tensor.to(getattr(torch, dtype)) for name, tensor in weights.items()}
     size = sum(tensor.nbytes for tensor in sent.values())
     seconds, parts = measured_sync(model, sent, dtype)
-    note = f"{size / 1e6:,.0f} MB in {seconds:.3f} s: {parts}"
+    note = f"{size / 1e6:,.0f} MB in {seconds:.3f} s: {parts}; bound by {PASSES}"
     return row(
         f"weight sync, {size // sent_width(dtype) / 1e6:.0f}M parameters, {dtype}",
         size / 1e9 / seconds,
