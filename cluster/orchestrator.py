@@ -11,12 +11,12 @@ blocking `ray.wait`, sends pickled functions, and marks an actor unhealthy witho
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cluster.ledger import Fate, Ledger, Order, Receipt
+from cluster.tally import Event, Tally
 from envs.base import ViterError
 
 RESERVE = 0.25  # orders a worker holds beyond its places, as a share of them: a free place is refilled without asking
@@ -73,15 +73,6 @@ class Share:
     rows: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """Something that happened, for events.jsonl."""
-
-    kind: str
-    time: float
-    fields: dict[str, Any]
-
-
 @dataclass(slots=True, eq=False)
 class _Place:
     """Where one worker after another works. `worker` is set only while it is armed and may be given orders."""
@@ -105,9 +96,7 @@ class Orchestrator:
         self._publishing = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._failure: Exception | None = None
-        self._counts: Counter[str] = Counter()
-        self._staleness: Counter[int] = Counter()
-        self._events: list[Event] = []
+        self._tally = Tally()
 
     async def start(self) -> None:
         """Start every worker. Returns at once, so that the learner can start meanwhile; `publish` waits for them."""
@@ -140,7 +129,7 @@ class Orchestrator:
             await self._notify()
             await self._wait_for(self._is_manned)
             self._ledger.publish(version)
-            self._count(publish_s=time.monotonic() - started, publishes=1)
+            self._tally.count(publish_s=time.monotonic() - started, publishes=1)
             self._feed_all()
 
     def _is_manned(self) -> bool:
@@ -172,7 +161,7 @@ class Orchestrator:
         await self._wait_for(lambda: life != self._ledger.life or self._ledger.is_settled(step))
         if life != self._ledger.life:
             raise Superseded(f"step {step}: the learner went back to an earlier step while this call waited")
-        self._count(take_wait_s=time.monotonic() - started)
+        self._tally.count(take_wait_s=time.monotonic() - started)
         entries = self._ledger.deliver(step, rank=rank, world_size=world_size)
         if not entries and rank == 0:
             raise WorkersFailed(f"step {step}: none of its {count} episodes got a verdict; see the quarantined events")
@@ -200,8 +189,7 @@ class Orchestrator:
     def stats(self) -> dict[str, float]:
         """Sums since the start, and where things stand now."""
         return {
-            **self._counts,
-            **{f"staleness_{lag}": count for lag, count in sorted(self._staleness.items())},
+            **self._tally.sums(),
             "queued": self._ledger.queued,
             "in_flight": self._ledger.out,
             "workers_armed": sum(place.worker is not None for place in self._places),
@@ -210,8 +198,7 @@ class Orchestrator:
 
     def events(self) -> list[Event]:
         """What happened since the last call."""
-        events, self._events = self._events, []
-        return events
+        return self._tally.drain()
 
     async def _tend(self, place: _Place) -> None:
         """One place for ever: start a worker, arm it, keep it busy, bury it, start the next."""
@@ -247,7 +234,7 @@ class Orchestrator:
                 await self._wait_for(lambda newest=newest: self._newest is not newest)  # type: ignore[misc]
         place.worker = worker
         place.orders_due.set()
-        self._event("worker_ready", worker=worker.name, weight_version=held[0])
+        self._tally.event("worker_ready", worker=worker.name, weight_version=held[0])
         await self._notify()
 
     async def _update(self, place: _Place, version: int, parcel: Any) -> None:
@@ -259,7 +246,7 @@ class Orchestrator:
             await worker.update_weights(parcel, version)
         except WorkerDied as death:
             place.worker = None
-            self._event("weights_refused", worker=worker.name, weight_version=version, reason=str(death))
+            self._tally.event("weights_refused", worker=worker.name, weight_version=version, reason=str(death))
             await worker.bury()  # its collector hears of it, and `_tend` goes on from there
 
     async def _feed(self, place: _Place, worker: Worker) -> None:
@@ -293,32 +280,15 @@ class Orchestrator:
     def _receive(self, worker: Worker, receipt: Receipt, batch: Any) -> None:
         order = self._ledger.order(receipt.ticket)
         fate = self._ledger.receive(receipt, place=(batch, receipt.row))
-        self._count(**{f"episodes_{fate}": 1})
+        self._tally.received(order, receipt, fate, worker.name)
         if fate is Fate.STALE:
             self._feed_all()
-        if order is None:
-            return
-        if fate is Fate.QUARANTINED:
-            self._event(
-                "quarantined", worker=worker.name, step=order.step, index=order.index, reason=receipt.quarantined
-            )
-            return
-        self._staleness[order.step - receipt.oldest_version] += 1
-        self._count(
-            turns=receipt.turns,
-            episodes_overflowed=receipt.overflowed,
-            prefill_tokens=receipt.prefill_tokens,
-            cached_tokens=receipt.cached_tokens,
-            sampled_tokens=receipt.sampled_tokens,
-            generate_s=receipt.generate_s,
-            verify_s=receipt.verify_s,
-        )
 
     async def _mourn(self, place: _Place, name: str, death: WorkerDied) -> None:
         lost = self._ledger.lose(name)
         place.deaths_in_a_row += 1
-        self._count(worker_restarts=1, episodes_lost_and_requeued=lost)
-        self._event("worker_died", worker=name, requeued=lost, reason=str(death))
+        self._tally.count(worker_restarts=1, episodes_lost_and_requeued=lost)
+        self._tally.event("worker_died", worker=name, requeued=lost, reason=str(death))
         self._feed_all()
         await self._notify()
         if place.deaths_in_a_row >= DEATHS_IN_A_ROW:
@@ -331,7 +301,7 @@ class Orchestrator:
 
     async def _forget(self, step: int) -> None:
         """Everything made since `step`, here and in the workers."""
-        self._event("rewound", step=step, weight_version=self._ledger.version)
+        self._tally.event("rewound", step=step, weight_version=self._ledger.version)
         self._ledger.rewind(step)
         await self._notify()
         workers = [place.worker for place in self._places if place.worker]
@@ -357,13 +327,6 @@ class Orchestrator:
             await self._changed.wait_for(lambda: self._failure is not None or is_true())
         if self._failure is not None:
             raise self._failure
-
-    def _count(self, **amounts: float) -> None:
-        for name, amount in amounts.items():
-            self._counts[name] += amount  # type: ignore[assignment]
-
-    def _event(self, kind: str, **fields: Any) -> None:
-        self._events.append(Event(kind=kind, time=time.time(), fields=fields))
 
 
 async def _until_one_ends(*endless: Coroutine[Any, Any, None]) -> None:

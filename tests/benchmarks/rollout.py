@@ -88,10 +88,10 @@ class Rollouts:
         import ray
         from safetensors.torch import load_file
 
-        from cluster.actors import orchestrator
+        from cluster.actors import OrchestratorActor
 
         self._weights = load_file(str(model / "model.safetensors"))
-        self._actor = orchestrator(config, source=str(model))
+        self._actor = OrchestratorActor.remote(config, str(model))
         ray.get(self._actor.start.remote())
 
     def step(self, step: int) -> tuple[float, list[Episode]]:

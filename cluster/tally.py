@@ -1,0 +1,53 @@
+"""What happened to the rollouts of a run: sums for the metrics, events for events.jsonl. Pure bookkeeping."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.ledger import Fate, Order, Receipt
+
+SUMMED = ("turns", "prefill_tokens", "cached_tokens", "sampled_tokens", "generate_s", "verify_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened, for events.jsonl."""
+
+    kind: str
+    time: float
+    fields: dict[str, Any]
+
+
+class Tally:
+    """Sums since the start, and the events since somebody last asked."""
+
+    def __init__(self) -> None:
+        self._sums: Counter[str] = Counter()
+        self._staleness: Counter[int] = Counter()  # episodes by the lag of their oldest token
+        self._events: list[Event] = []
+
+    def received(self, order: Order | None, receipt: Receipt, fate: Fate, worker: str) -> None:
+        """A receipt came home. A refused one is counted as such alone: its episode comes home on another ticket."""
+        self.count(**{f"episodes_{fate}": 1})
+        if order is None:
+            return
+        if fate is Fate.QUARANTINED:
+            self.event("quarantined", worker=worker, step=order.step, index=order.index, reason=receipt.quarantined)
+            return
+        self._staleness[order.step - receipt.oldest_version] += 1
+        self.count(episodes_overflowed=receipt.overflowed, **{name: getattr(receipt, name) for name in SUMMED})
+
+    def count(self, **amounts: float) -> None:
+        for name, amount in amounts.items():
+            self._sums[name] += amount  # type: ignore[assignment]
+
+    def event(self, kind: str, **fields: Any) -> None:
+        self._events.append(Event(kind=kind, time=time.time(), fields=fields))
+
+    def sums(self) -> dict[str, float]:
+        return {**self._sums, **{f"staleness_{lag}": count for lag, count in sorted(self._staleness.items())}}
+
+    def drain(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
