@@ -19,7 +19,7 @@ from envs.base import ViterError
 from envs.task import State, Status, Task, Verdict
 
 BATCH = 256  # answers of one call
-ATTEMPTS = 3  # calls that an answer may lose on its own before it counts as the answer's fault
+ATTEMPTS = 5  # calls that an answer may lose on its own before it counts as the answer's fault
 RECOVERY_S = 120.0  # how long answers wait while no verifier is alive; Ray restarts one in a few seconds
 REVIVE_EVERY_S = 0.2
 

@@ -47,7 +47,7 @@ def run_config(model, *, workers: int, staleness: int = 0, episodes: int = EPISO
                 "max_staleness": staleness, "seed": 5,
             },
             "rollout": {
-                "workers": workers, "verifiers": 2, "episodes_in_flight": in_flight, "verdict_deadline_s": 5,
+                "workers": workers, "verifiers": 2, "episodes_in_flight": in_flight, "verdict_deadline_s": 30,
                 "engine": {"max_model_len": 512, "kv_cache_gib": 0.1},
             },
             "placement": {"rollout_cpus": 0.5},
@@ -177,10 +177,10 @@ def test_a_restarted_orchestrator_starts_over_from_what_the_learner_publishes(cl
     run = Run(cluster, run_config(model, workers=1), model, StandInRolloutActor)
     run.publish(0)
     assert len(run.take(0)) == EPISODES
+    before = run.processes("rollout")
     cluster.kill(run.actor, no_restart=False)
-    wait_until(
-        lambda: answers(cluster, run.actor), 60
-    )  # a learner's call fails, its gang is restarted, and it publishes
+    # a learner's call fails meanwhile, its gang is restarted, and it publishes
+    wait_until(lambda: answers(cluster, run.actor) and run.processes("rollout") != before, 60)
     run.publish(1)
     assert {(e.step, e.index) for e in run.take(1)} == {(1, index) for index in range(EPISODES)}
     run.close()
