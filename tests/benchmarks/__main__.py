@@ -3,10 +3,12 @@
 import argparse
 import importlib
 import json
+import logging
 import os
 import platform
 import subprocess
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +34,27 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("runs/bench.json"))
     arguments = parser.parse_args()
 
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     console = Console()
     rows: list[dict[str, Any]] = []
     for name in arguments.only.split(","):
         console.print(f"measuring {name} ...", style="dim")
-        rows += importlib.import_module(f"tests.benchmarks.{name}").rows()
+        measured = importlib.import_module(f"tests.benchmarks.{name}").rows()
+        rows += measured
+        for row in measured:
+            console.print(f"  {row['name']}: {_number(row['value'])} {row['unit']}  ({row['target']})", markup=False)
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))  # what a stop leaves
     table = Table("what", "measured", "unit", "at least / at most", "note")
     for row in rows:
-        table.add_row(
-            row["name"],
-            f"{row['value']:,.3g}" if row["value"] < 1000 else f"{row['value']:,.0f}",
-            row["unit"],
-            row["target"],
-            row["note"],
-        )
+        table.add_row(row["name"], _number(row["value"]), row["unit"], row["target"], row["note"])
     console.print(table)
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
     console.print(f"written to {arguments.json}")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ def rollout_row(model: Path, *, viter: int) -> Row:
     import ray
 
     config = validated(RunConfig, _settings(model, viter), source="benchmark")
-    os.environ["RAY_worker_niceness"] = "0"  # Ray runs workers at 15: beside other programs the two sides would not be equals
+    # Ray runs workers at niceness 15: beside other programs the two sides would not be equals
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
     ray.init(num_cpus=4, include_dashboard=False, object_store_memory=2**28, log_to_driver=False, logging_level="error")
     try:
         run = Rollouts(config, model)
