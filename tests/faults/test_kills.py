@@ -177,10 +177,10 @@ def test_a_restarted_orchestrator_starts_over_from_what_the_learner_publishes(cl
     run = Run(cluster, run_config(model, workers=1), model, StandInRolloutActor)
     run.publish(0)
     assert len(run.take(0)) == EPISODES
-    before = run.processes("rollout")
+    before = process_of(cluster, run.actor)
     cluster.kill(run.actor, no_restart=False)
     # a learner's call fails meanwhile, its gang is restarted, and it publishes
-    wait_until(lambda: answers(cluster, run.actor) and run.processes("rollout") != before, 60)
+    wait_until(lambda: process_of(cluster, run.actor) not in (None, before), 60)
     run.publish(1)
     assert {(e.step, e.index) for e in run.take(1)} == {(1, index) for index in range(EPISODES)}
     run.close()
@@ -208,12 +208,12 @@ def test_a_real_engine_is_killed_and_replaced(cluster, model):
         run.close()
 
 
-def answers(ray, actor) -> bool:
+def process_of(ray, actor) -> int | None:
+    """The process id of an actor; None while it does not answer."""
     try:
-        ray.get(actor.events.remote(), timeout=5)
+        return ray.get(actor.__ray_call__.remote(lambda _: os.getpid()), timeout=5)
     except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-        return False
-    return True
+        return None
 
 
 def descendants(pid: int) -> list[int]:
