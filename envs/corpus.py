@@ -5,7 +5,7 @@ from typing import Any, Protocol, cast
 
 import envs
 from envs.base import ConfigError, seed_of
-from envs.task import Environment, Message, State, Task
+from envs.task import Environment, Message, Staged, State, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,21 +34,29 @@ class Fallible(Protocol):
 def expert_document(
     environment: Environment, *counters: int | str, deals: int | None = None, retry_share: float = 0.0
 ) -> Document:
-    """The document of these counters: the task's prompt and an expert's answer, which alone is learned.
+    """The document of these counters: a task's prompt and an expert's answer, which alone is learned.
 
-    A share of documents, `retry_share`, first holds a wrong answer and the verifier's feedback on it. With `deals`
-    there are only so many documents: one per deal of the environment's finite pool.
+    Of a task with several positions it is one of them, each as likely as any other. A share of documents,
+    `retry_share`, first holds a wrong answer and the verifier's feedback on it. With `deals` there are only so many
+    documents: one per position of the deals in the environment's finite pool.
     """
     if deals is not None:
         environment = envs.make(environment.name, **{**environment.options.model_dump(), "deals": deals})
     task = environment.sample(*counters)
-    draw = counters if deals is None else ("deal", task.id)
-    state = environment.start(task)
+    state = _asked_in(environment, task, *counters)
+    draw = counters if deals is None else ("deal", task.id, *([state.position] if state.position else []))
     messages = [*environment.prompt(task, state)]
     if seed_of("retry", *draw) < retry_share * 2**63:
         messages += _failed_attempt(environment, task, state, *draw)
     messages.append(Message(role="assistant", text=environment.expert(task, state, *draw)))
     return Document(messages=tuple(messages), trained=(False,) * (len(messages) - 1) + (True,))
+
+
+def _asked_in(environment: Environment, task: Task, *counters: int | str) -> State:
+    if not hasattr(environment, "states"):
+        return environment.start(task)
+    states = cast(Staged, environment).states(task)
+    return states[seed_of("position", *counters) % len(states)]
 
 
 def _failed_attempt(environment: Environment, task: Task, state: State, *counters: int | str) -> list[Message]:

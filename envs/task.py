@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from envs.base import Config
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Status(StrEnum):
@@ -29,7 +32,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One chat message. Images are named by key and come before the text."""
+    """One chat message. Images are named by key (`Sighted.image`) and come before the text."""
 
     role: str  # "user" | "assistant" | "system"
     text: str
@@ -95,3 +98,23 @@ class Environment(Protocol):
 
     def expert(self, task: Task, state: State, *counters: int | str) -> str:
         """An answer the verifier accepts; `counters` choose among several."""
+
+
+class Sighted(Protocol):
+    """What an environment offers whose messages name images."""
+
+    def image(self, key: str) -> "np.ndarray":
+        """The picture of a key that one of its messages names: [H, W, 3] uint8, read-only. Drawn when first asked for.
+
+        A function of the key and the environment's options: the same bytes on every machine.
+
+        Raises:
+            DataError: the picture is made from a file that is missing or corrupt.
+        """
+
+
+class Staged(Protocol):
+    """What an environment offers whose tasks have several positions."""
+
+    def states(self, task: Task) -> tuple[State, ...]:
+        """Every state that an expert is asked in, in order; the first is `Environment.start`."""
