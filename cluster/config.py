@@ -1,5 +1,6 @@
 """RunConfig: one file that says a whole run, composed of each package's settings. Imports no torch, Ray or vLLM."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -7,6 +8,7 @@ import yaml
 from pydantic import Field, model_validator
 
 import envs
+from envs import suites
 from envs.base import Config, ConfigError, validated
 from trainers.config import LearnerConfig, ModelConfig, PpoConfig, SftConfig, StoreConfig
 
@@ -85,7 +87,7 @@ class EvaluationConfig(Config):
     """What is measured once training is done, through the served endpoint."""
 
     suites: tuple[str, ...] = ()
-    """Suites by name; empty takes the environment's ID and rule-OOD suites."""
+    """Suites by name; empty takes the environment's first ID and first OOD suite in the modality that is trained."""
     n: int = Field(512, ge=1)
     """Tasks of each suite for the final checkpoint of each stage."""
     curve_n: int = Field(256, ge=1)
@@ -135,6 +137,8 @@ class RunConfig(Config):
         if "viter" in self.environment.options:
             raise ValueError("environment.options.viter is set by ppo.viter; leave it out")
         envs.make(self.environment.name, **self.environment.options)
+        if self.evaluation is not None:
+            _check_suites(self.environment, self.evaluation)
         return self
 
     @property
@@ -157,23 +161,41 @@ class RunConfig(Config):
             raise ConfigError(f"{path}: not a text file in UTF-8; a run file is YAML") from None
         if not isinstance(data, dict):
             raise ConfigError(f"{path}: a run file is a mapping of keys, not {type(data).__name__}")
-        for override in overrides:
-            _apply(data, override)
-        return validated(cls, data, source=str(path))
+        return validated(cls, assigned(overrides, flag="--set", onto=data), source=str(path))
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
-    key, separator, value = override.partition("=")
+def _check_suites(environment: EnvironmentConfig, evaluation: EvaluationConfig) -> None:
+    """Before anything is trained: raises DataError where what is to be measured does not exist."""
+    for name in evaluation.suites:
+        suites.check(name)
+    if not evaluation.suites:
+        suites.default_suites(environment.name, suites.modality_of(environment.options))
+
+
+def assigned(pairs: Iterable[str], *, flag: str, onto: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`onto`, with each `key.path=value` set in it; a value is YAML. `flag` is where people wrote them.
+
+    Raises:
+        ConfigError: a pair without `=`, a path through what is no section, a value that is no YAML.
+    """
+    data = {} if onto is None else onto
+    for pair in pairs:
+        _assign(data, pair, f"{flag} {pair}")
+    return data
+
+
+def _assign(data: dict[str, Any], pair: str, source: str) -> None:
+    key, separator, value = pair.partition("=")
     if not separator:
-        raise ConfigError(f"--set {override}: write it as key.path=value")
+        raise ConfigError(f"{source}: write it as key.path=value")
     *parents, leaf = key.split(".")
     for parent in parents:
         if data.get(parent) is None:
             data[parent] = {}
         data = data[parent]
         if not isinstance(data, dict):
-            raise ConfigError(f"--set {override}: {parent} is not a section")
-    data[leaf] = _parse(value, f"--set {override}")
+            raise ConfigError(f"{source}: {parent} is not a section")
+    data[leaf] = _parse(value, source)
 
 
 def _parse(text: str, source: str) -> Any:

@@ -12,10 +12,11 @@ from functools import lru_cache
 from typing import Any, Literal, Protocol, cast
 
 import envs
-from envs.base import DataError
+from envs.base import ConfigError, DataError
 from envs.task import Task
 
 Kind = Literal["id", "ood"]
+Headline = Literal["success", "per_step_accuracy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,17 @@ class Suite:
     digest: str  # sha256, 64 hexadecimal digits
 
 
-class HasSuites(Protocol):
-    """What a factory of environments offers where it has suites of its own: name -> SuiteSpec, ID first."""
+class Measurable(Protocol):
+    """What an environment's class says of measuring it. Every part may be left out."""
 
     suites: Mapping[str, SuiteSpec]
+    """By name, ID first; left out, the environment as it comes is its one suite, `id`."""
+    presentation: tuple[str, ...]
+    """Options that show the same tasks in another way, which a caller may set for any suite; `("viter",)` if left out."""
+    headline: Headline
+    """The rate it is measured by: `success` of episodes, or `per_step_accuracy` of answers; `success` if left out."""
+    tasks_word: str
+    """What people call several of its tasks, e.g. "hands" or "routes"; "tasks" if left out."""
 
 
 def suite_names(environment: str) -> tuple[str, ...]:
@@ -49,12 +57,46 @@ def suite_names(environment: str) -> tuple[str, ...]:
     return tuple(f"{environment}/{name}" for name in _specs(environment))
 
 
-def default_suites(environment: str) -> tuple[str, ...]:
-    """The first ID suite and, where there is one, the first OOD suite."""
+def default_suites(environment: str, modality: str = "language") -> tuple[str, ...]:
+    """The first ID suite and, where there is one, the first OOD suite, of those whose tasks are shown in `modality`.
+
+    Raises:
+        DataError: it has no suite in that modality.
+    """
     first: dict[str, str] = {}
     for name, spec in _specs(environment).items():
-        first.setdefault(spec.kind, f"{environment}/{name}")
+        if modality_of(spec.options) == modality:
+            first.setdefault(spec.kind, f"{environment}/{name}")
+    if not first:
+        raise DataError(f"environment {environment} has no suites in {modality}; name some of another modality")
     return tuple(first.values())
+
+
+def modality_of(options: Mapping[str, Any]) -> str:
+    """How an environment with these options shows its tasks: "language" or "vision"."""
+    return str(options.get("modality", "language"))
+
+
+def headline(environment: str) -> Headline:
+    """The rate that the environment is measured by. See `Measurable`."""
+    return cast(Headline, getattr(envs.factory(environment), "headline", "success"))
+
+
+def tasks_word(environment: str) -> str:
+    """What people call several of its tasks. See `Measurable`."""
+    return str(getattr(envs.factory(environment), "tasks_word", "tasks"))
+
+
+def presentation(environment: str) -> tuple[str, ...]:
+    """Options that show the same tasks in another way. See `Measurable`."""
+    return tuple(getattr(envs.factory(environment), "presentation", ("viter",)))
+
+
+def check(name: str) -> None:
+    """Raises DataError where there is no such suite, without drawing its tasks."""
+    environment, _, short = name.partition("/")
+    if short not in _specs(environment):
+        raise DataError(f"suite {name!r} is unknown; suites of {environment} are {', '.join(suite_names(environment))}")
 
 
 @lru_cache(maxsize=32)
@@ -64,13 +106,11 @@ def load(name: str, n: int) -> Suite:
     Raises:
         DataError: there is no such suite, or `n` is not positive.
     """
-    environment, _, short = name.partition("/")
-    specs = _specs(environment)
-    if short not in specs:
-        raise DataError(f"suite {name!r} is unknown; suites of {environment} are {', '.join(suite_names(environment))}")
+    check(name)
     if n < 1:
         raise DataError(f"suite {name}: n={n}: at least one task is needed")
-    spec = specs[short]
+    environment, _, short = name.partition("/")
+    spec = _specs(environment)[short]
     game = envs.make(environment, **spec.options)
     tasks = tuple(game.sample("suite", short, index) for index in range(n))
     return Suite(
@@ -79,11 +119,26 @@ def load(name: str, n: int) -> Suite:
     )  # fmt: skip
 
 
-def with_viter(tasks: Iterable[Task], viter: int) -> tuple[Task, ...]:
-    """The same tasks with another number of verification iterations."""
+def presented(tasks: Iterable[Task], **options: Any) -> tuple[Task, ...]:
+    """The same tasks of one environment, shown with other options, e.g. `viter=10` or `resolution=128`.
+
+    Raises:
+        ConfigError: an option that would deal other tasks, or a value that the environment refuses.
+    """
     tasks = tuple(tasks)
-    changed = {id(task.options): {**task.options, "viter": viter} for task in tasks}  # one dict for many tasks
-    return tuple(replace(task, options=changed[id(task.options)]) for task in tasks)
+    for environment in {task.environment for task in tasks}:
+        allowed = presentation(environment)
+        if foreign := sorted(options.keys() - set(allowed)):
+            raise ConfigError(
+                f"{environment} options: {foreign[0]}: a suite fixes it, since other values are other tasks; "
+                f"what may be set for any suite is {', '.join(allowed)}"
+            )
+    shown = {id(task.options): _resolved(task, options) for task in tasks}  # one dict for many tasks
+    return tuple(replace(task, options=shown[id(task.options)]) for task in tasks)
+
+
+def _resolved(task: Task, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    return envs.make(task.environment, **{**task.options, **options}).options.model_dump()
 
 
 def shared(tasks: Iterable[Task], others: Iterable[Task]) -> frozenset[str]:
@@ -109,5 +164,5 @@ def digest(tasks: Iterable[Task]) -> str:
 
 
 def _specs(environment: str) -> Mapping[str, SuiteSpec]:
-    specs = cast(HasSuites, envs.factory(environment))
-    return getattr(specs, "suites", {"id": SuiteSpec("id", {})})
+    measurable = cast(Measurable, envs.factory(environment))
+    return getattr(measurable, "suites", {"id": SuiteSpec("id", {})})

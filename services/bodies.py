@@ -74,7 +74,7 @@ def suite_cards() -> list[SuiteCard]:
             options=dict(suite.options),
             n=len(suite.tasks),
             digest=suite.digest,
-            is_default=name in suites.default_suites(environment),
+            is_default=name in suites.default_suites(environment, suites.modality_of(suite.options)),
         )
         for environment in environment_names()
         for name in suites.suite_names(environment)

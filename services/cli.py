@@ -122,21 +122,33 @@ def serve(
 @app.command("eval")
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(help="RUN@step-000040, RUN@latest or RUN@ALIAS")],
-    suite: Annotated[list[str], typer.Option(help="A suite, again for more; ID and rule-OOD if left out.")] = [],  # noqa: B006
+    suite: Annotated[list[str], typer.Option(help="A suite, again for more; ID and OOD if left out.")] = [],  # noqa: B006
     n: Annotated[int, typer.Option("--n", min=1, help="Tasks of each suite.")] = 512,
     viter: Annotated[int, typer.Option(min=1, help="Judged attempts per task.")] = 5,
     temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy.")] = 1.0,
+    option: Annotated[
+        list[str],
+        typer.Option(
+            help="How tasks are shown, again for more: --option resolution=128; as it trained if left out.",
+            metavar="KEY=VALUE",
+        ),
+    ] = [],  # noqa: B006
     url: Url = DEFAULT_URL,
     store: Annotated[str, typer.Option(help="Where the service keeps its token; or set VITER_TOKEN.")] = "runs",
 ) -> None:
     """Measure a checkpoint on ID and OOD suites through a running service."""
     with plain_errors():
+        from cluster.config import assigned
         from services import evaluate_run as evaluations
         from services.client import Client
         from services.console import Console
 
+        shown = assigned(option, flag="--option")
         with Client(url, evaluations.token(store)) as client, Console() as console:
-            done = evaluations.one(client, checkpoint, suite, console.show, n=n, viter=viter, temperature=temperature)
+            done = evaluations.one(
+                client, checkpoint, console.show,
+                suites=suite, n=n, viter=viter, temperature=temperature, options=shown,
+            )  # fmt: skip
         typer.echo(evaluations.table([(done.model, result) for result in done.results or ()]))
 
 

@@ -24,6 +24,7 @@ from services.client import Client, saved_token
 from services.config import LimitsConfig, ServiceConfig
 from services.measured import Measured, Point, Stage
 from services.orders import ENDED, Evaluation, Item, SuiteResult
+from services.settled import presented_by
 from trainers.checkpoints import Checkpoint, Checkpoints, resolve
 from trainers.compute import Compute
 
@@ -56,6 +57,8 @@ def measure(config: RunConfig, settings: EvaluationConfig, show: Show) -> Measur
     found = Measured(
         run=config.name,
         environment=config.environment.name,
+        tasks_word=suites.tasks_word(config.environment.name),
+        options=presented_by(config.environment.name, config.environment.options),
         viter=settings.viter,
         temperature=settings.temperature,
         deals={stage: getattr(config, stage).deals for stage in ("sft_branch", "ppo") if getattr(config, stage)},
@@ -82,10 +85,11 @@ def wanted_of(config: RunConfig) -> Iterator[Wanted]:
 
 def order(client: Client, config: RunConfig, settings: EvaluationConfig, wanted: Wanted) -> Evaluation:
     """Order one evaluation, or find the one that an earlier attempt ordered, unless that one failed."""
-    names = settings.suites or suites.default_suites(config.environment.name)
     details: dict[str, Any] = {
         "environment": config.environment.name,
-        "suites": names,
+        "modality": suites.modality_of(config.environment.options),
+        "suites": suites_of(config, settings),
+        "options": presented_by(config.environment.name, config.environment.options),
         "n": settings.n if wanted.is_final else settings.curve_n,
         "viter": settings.viter,
         "temperature": settings.temperature,
@@ -97,11 +101,18 @@ def order(client: Client, config: RunConfig, settings: EvaluationConfig, wanted:
     return found if found.status not in ("failed", "canceled") else client.evaluate(name, **details)
 
 
-def one(
-    client: Client, checkpoint: str, names: Sequence[str], show: Show, *, n: int, viter: int, temperature: float
-) -> Evaluation:
-    """Measure one checkpoint through a running service, and wait for it. An interrupt cancels the evaluation."""
-    evaluation = client.evaluate(checkpoint, suites=list(names), n=n, viter=viter, temperature=temperature)
+def suites_of(config: RunConfig, settings: EvaluationConfig) -> tuple[str, ...]:
+    """The suites that a run is measured on."""
+    options = config.environment.options
+    return settings.suites or suites.default_suites(config.environment.name, suites.modality_of(options))
+
+
+def one(client: Client, checkpoint: str, show: Show, **order: Any) -> Evaluation:
+    """Measure one checkpoint through a running service, and wait for it. An interrupt cancels the evaluation.
+
+    `order` are fields of `EvaluationOrder`.
+    """
+    evaluation = client.evaluate(checkpoint, **order)
     try:
         return _wait(client, [evaluation], show)[0]
     except KeyboardInterrupt:
@@ -115,12 +126,14 @@ def token(store: str) -> str | None:
 
 
 def table(rows: Sequence[tuple[str, SuiteResult]]) -> str:
-    """Rates with their intervals, one line for each result, aligned."""
-    head = ("", "suite", "success", "first attempt", "recognition", "n")
+    """Rates with their intervals, one line for each result, aligned; per step where an environment is measured so."""
+    counts_steps = any(result.headline == "per_step_accuracy" for _, result in rows)
+    head = ("", "suite", *(("per step",) if counts_steps else ()), "success", "first attempt", "recognition", "n")
     body = [
         (
             name,
             result.suite,
+            *((measured.told(result.per_step_accuracy),) if counts_steps else ()),
             measured.told(result.success),
             measured.told(result.first_attempt),
             measured.told(result.recognition) if result.recognition else "-",

@@ -33,6 +33,7 @@ from services.orders import (
 from services.problems import Busy, IdempotencyConflict, PlayedElsewhere, cause_of, status_of
 from services.registry import Registry
 from services.results import generalisation_gap, suite_result
+from services.settled import asks_for, settled
 from trainers.checkpoints import Checkpoint
 
 TRIES_WITHOUT_PROGRESS = 3  # a replica is back within seconds; three dead ones in a row are no accident
@@ -81,6 +82,7 @@ class Evaluations:
 
         Raises:
             CheckpointMissing, DataError: the checkpoint or a suite is unknown.
+            ConfigError: an option that a suite fixes, or a value that the environment refuses.
             IdempotencyConflict: `key` was used for another order.
             Busy: too many are open.
         """
@@ -90,10 +92,8 @@ class Evaluations:
         open_ones = sum(not evaluation.has_ended for evaluation in self._known.values())
         if open_ones >= self._most_open:
             raise Busy(f"{open_ones} evaluations are queued or running, which is the limit; wait for one to end")
-        names = order.suites or suites.default_suites(order.environment)
-        for name in names:
-            await asyncio.to_thread(suites.load, name, order.n)
         checkpoint = await self._registry.resolve(order.checkpoint)
+        order = await asyncio.to_thread(settled, order, checkpoint)
         if self._exists(identity):  # the same key came twice at once
             return self._same(identity, order)
         evaluation = Evaluation(
@@ -101,8 +101,8 @@ class Evaluations:
             created_at=time.time(),
             model=checkpoint.name,
             digest=checkpoint.digest,
-            order=order.model_copy(update={"suites": tuple(names)}),
-            counts=Counts(total=len(names) * order.n),
+            order=order,
+            counts=Counts(total=len(order.suites) * order.n),
         )
         self._journal.create(evaluation)
         self._known[identity] = evaluation
@@ -154,8 +154,7 @@ class Evaluations:
 
     def _same(self, evaluation_id: str, order: EvaluationOrder) -> Evaluation:
         known = self.get(evaluation_id)
-        names = order.suites or suites.default_suites(order.environment)
-        if known.order != order.model_copy(update={"suites": tuple(names)}):
+        if not asks_for(order, known.order):
             raise IdempotencyConflict(f"this Idempotency-Key already ordered {known.id}, which asks for something else")
         return known
 

@@ -6,17 +6,18 @@ Measured ── points ── Point (a checkpoint, its compute) ── results �
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from envs.base import Config, ConfigError, DataError, validated
+from envs.suites import Headline
 from services.orders import Item, RateModel, SuiteResult
 from trainers.storage import LocalStore, open_store
 
 FILE = "evaluation.json"
 STAGE_NAMES = {"init": "init", "sft_branch": "SFT", "ppo": "RL"}
-
+RATE_NAMES: dict[Headline, str] = {"success": "success", "per_step_accuracy": "per-step accuracy"}
 
 Stage = Literal["init", "sft_branch", "ppo"]
 
@@ -42,6 +43,10 @@ class Measured(Config):
 
     run: str
     environment: str
+    tasks_word: str = "tasks"
+    """What people call several of its tasks, e.g. "hands"."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """How the tasks of every suite were shown, e.g. `{"resolution": 128}`."""
     viter: int
     temperature: float
     deals: dict[str, int | None] = Field(default_factory=dict)
@@ -65,7 +70,17 @@ class Measured(Config):
 
     def first(self, kind: str) -> str | None:
         """The main suite of a kind."""
-        return next((s for s in self.suites for p in self.points if s in p.results and p.results[s].kind == kind), None)
+        return next(iter(self.of_kind(kind)), None)
+
+    def of_kind(self, kind: str) -> tuple[str, ...]:
+        """The suites of a kind, the main one first."""
+        kinds = {name: result.kind for point in self.points for name, result in point.results.items()}
+        return tuple(name for name in self.suites if kinds[name] == kind)
+
+    @property
+    def headline(self) -> Headline:
+        """The rate that the environment is measured by."""
+        return next((result.headline for point in self.points for result in point.results.values()), "success")
 
 
 def told(rate: RateModel) -> str:

@@ -2,10 +2,13 @@
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from envs.suites import Headline
 from envs.task import Status
 from services.scoring import Difference, Outcome, Rate
 from trainers.checkpoints import Checkpoint
@@ -23,10 +26,15 @@ class EvaluationOrder(BaseModel):
 
     checkpoint: Name
     """`run@step-000040`, `run@latest` or `run@ALIAS`; an alias is followed once, now."""
-    environment: Name = "general_points"
-    """Whose default suites are played where `suites` is empty."""
+    environment: Name | None = None
+    """Whose default suites are played where `suites` is empty; null takes the one that the checkpoint trained on."""
+    modality: Literal["language", "vision"] | None = None
+    """How the default suites show their tasks; null takes how the checkpoint trained."""
     suites: tuple[Name, ...] = Field((), max_length=16)
-    """Suites by name; empty takes the environment's ID and rule-OOD suites."""
+    """Suites by name; empty takes the first ID and the first OOD suite of the environment in this modality."""
+    options: dict[Name, Any] = Field(default_factory=dict, max_length=16)
+    """Options of the environment that show the same tasks in another way, e.g. `{"resolution": 128}`; those left out
+    are as the checkpoint trained. An option that a suite fixes is refused."""
     n: int = Field(512, ge=1, le=MAX_N)
     """Tasks of each suite: its first n."""
     viter: int = Field(5, ge=1, le=50)
@@ -43,6 +51,13 @@ class EvaluationOrder(BaseModel):
         if len(set(self.suites)) != len(self.suites):
             raise ValueError("suites: each suite may stand once")
         return self
+
+    @field_validator("options")
+    @classmethod
+    def _viter_stands_once(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if "viter" in options:
+            raise ValueError("`viter` has a key of its own; set that one")
+        return options
 
 
 class RateModel(BaseModel):
@@ -80,6 +95,19 @@ class ItemTurn(BaseModel):
     status: str
     tokens: int
     finish_reason: str
+    position: int = 0
+    """Which of the task's positions it answers, from 0; always 0 in tasks of a single prompt."""
+    recognised: bool | None = None
+    """Whether it reads what is shown. Asked of the first answer at a position; null where there is nothing to read."""
+
+
+class Position(BaseModel):
+    """What the prompt of one position showed."""
+
+    news: str = ""
+    """Its lines that the position before did not have; empty at the first, whose words are the item's prompt."""
+    images: list[str] = []
+    """Keys of the pictures that came with it."""
 
 
 class Item(BaseModel):
@@ -90,12 +118,14 @@ class Item(BaseModel):
     index: int
     task: str
     data: dict[str, Any]
+    options: dict[str, Any] = {}
+    """The task's options, resolved: with the suite's environment and `data` they are the task again."""
     prompt: str
     success: bool
     reward: float
     turns: list[ItemTurn]
-    recognised: bool | None = None
-    """Whether the first answer reads what was dealt; null where the environment does not ask."""
+    positions: list[Position] = []
+    """Those that were reached, in order."""
     prefill_tokens: int
     cached_tokens: int
     decoded_tokens: int
@@ -105,8 +135,14 @@ class Item(BaseModel):
 
     @property
     def outcome(self) -> Outcome:
-        correct = tuple(turn.status == Status.CORRECT for turn in self.turns)
-        return Outcome(is_success=self.success, is_correct=correct, recognised=self.recognised)
+        return Outcome(
+            is_success=self.success,
+            attempts=tuple(
+                tuple(turn.status == Status.CORRECT for turn in turns)
+                for _, turns in groupby(self.turns, key=attrgetter("position"))
+            ),
+            recognised=tuple(turn.recognised for turn in self.turns if turn.recognised is not None),
+        )
 
 
 def item_id(suite: str, index: int) -> str:
@@ -128,17 +164,30 @@ class SuiteResult(BaseModel):
     suite: str
     kind: str
     digest: str
+    headline: Headline = "success"
+    """Which of these rates the environment is measured by."""
     n: int
     failed: int
     success: RateModel
     first_attempt: RateModel
+    """Solved with every first answer correct."""
     by_iteration: list[RateModel]
+    """Solved within 1, 2, … attempts at every position."""
     per_step_accuracy: RateModel
+    """Correct answers of all judged answers, revisions included."""
+    first_answers: RateModel | None = None
+    """First answers at a position that are correct; null in files from before it was counted."""
     recognition: RateModel | None
     regressions: RateModel
     tokens: Tokens
     flops: int | None
     """Null where the checkpoint does not say how many parameters it has."""
+
+    @property
+    def main(self) -> RateModel:
+        """The rate that the environment is measured by."""
+        rate: RateModel = getattr(self, self.headline)
+        return rate
 
 
 class Counts(BaseModel):

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import envs
-from cluster.rollout import Decoding, Generate, Quarantined, here, play, turn_seeds
+from cluster.rollout import Decoding, Generate, here, play, turn_seeds
 from envs import suites
 from envs.task import Environment, Task
 from services.config import ServiceConfig
+from services.items import item_of
 from services.leases import Leases
-from services.orders import Item, ItemTurn, PlayOrder, item_id
+from services.orders import Item, PlayOrder
 from services.problems import EngineDown
 from trainers.chat import ChatFormat
 from trainers.checkpoints import Checkpoint, materialise
@@ -125,7 +126,7 @@ class EngineReplica:
         Each episode takes its own lease, so that others get their turn between episodes.
         """
         suite = suites.load(order.suite, order.order.n)
-        tasks = suites.with_viter(suite.tasks, order.order.viter)
+        tasks = suites.presented(suite.tasks, viter=order.order.viter, **order.order.options)
         environment = envs.make(suite.environment, **tasks[0].options)
         waiting, running = deque(order.indices), set[asyncio.Task[Item]]()
         try:
@@ -225,43 +226,3 @@ def kind_of(directory: Path) -> str:
 
 def _is_of_one_version(episode: Episode, version: int) -> bool:
     return all(bool((s.weight_versions[s.sampled] == version).all()) for s in episode.segments)
-
-
-def item_of(order: PlayOrder, environment: Environment, task: Task, index: int, outcome: Episode | Quarantined) -> Item:
-    """An episode as it is journaled and shown."""
-    prompt = environment.prompt(task, environment.start(task))[-1].text
-    known: dict[str, Any] = {
-        "id": item_id(order.suite, index),
-        "suite": order.suite,
-        "index": index,
-        "task": task.id,
-        "data": dict(task.data),
-        "prompt": prompt,
-        "digest": order.checkpoint.digest,
-    }
-    if isinstance(outcome, Quarantined):
-        nothing = {"prefill_tokens": 0, "cached_tokens": 0, "decoded_tokens": 0}
-        return Item(
-            **known, success=False, reward=0.0, turns=[], error=f"{outcome.status}: {outcome.reason}", **nothing
-        )
-    recognises = getattr(environment, "recognises", None)
-    return Item(
-        **known,
-        success=outcome.is_success,
-        reward=outcome.reward,
-        turns=[
-            ItemTurn(
-                answer=turn.answer,
-                feedback=turn.feedback,
-                reward=turn.reward,
-                status=turn.status,
-                tokens=turn.stop - turn.start,
-                finish_reason=turn.finish_reason,
-            )
-            for turn in outcome.turns
-        ],
-        recognised=recognises(task, outcome.turns[0].answer) if recognises and outcome.turns else None,
-        prefill_tokens=outcome.usage.prefill_tokens,
-        cached_tokens=outcome.usage.cached_tokens,
-        decoded_tokens=outcome.usage.sampled_tokens,
-    )

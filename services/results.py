@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from envs.suites import Suite
+from envs.suites import Suite, headline
 from services import scoring
 from services.orders import DifferenceModel, Item, RateModel, SuiteResult, Tokens
 from trainers.compute import Compute
@@ -23,12 +23,14 @@ def suite_result(suite: Suite, items: Sequence[Item], *, viter: int, parameters:
         suite=suite.name,
         kind=suite.kind,
         digest=suite.digest,
+        headline=headline(suite.environment),
         n=len(judged),
         failed=len(items) - len(judged),
         success=RateModel.of(scoring.success(outcomes)),
         first_attempt=RateModel.of(scoring.first_attempt(outcomes)),
         by_iteration=[RateModel.of(rate) for rate in scoring.success_by_iteration(outcomes, viter)],
         per_step_accuracy=RateModel.of(scoring.per_step_accuracy(outcomes)),
+        first_answers=RateModel.of(scoring.first_answers(outcomes)),
         recognition=RateModel.of(recognition) if recognition else None,
         regressions=RateModel.of(scoring.regressions(outcomes)),
         tokens=tokens,
@@ -37,8 +39,8 @@ def suite_result(suite: Suite, items: Sequence[Item], *, viter: int, parameters:
 
 
 def generalisation_gap(results: Sequence[SuiteResult]) -> DifferenceModel | None:
-    """ID minus OOD success, of the first suite of each kind; None where one of them was not played."""
-    first = {result.kind: result.success for result in reversed(results)}
+    """ID minus OOD, of the first suite of each kind, in the rate that they are measured by; None where one is missing."""
+    first = {result.kind: result.main for result in reversed(results)}
     if not {"id", "ood"} <= first.keys():
         return None
     id_rate, ood_rate = (scoring.wilson(first[kind].k, first[kind].n) for kind in ("id", "ood"))

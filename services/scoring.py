@@ -42,11 +42,16 @@ class PairedTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What scoring needs to know of one episode. Turn by turn, in order; verifier failures are not outcomes."""
+    """What scoring needs to know of one episode: at each position it reached, which attempts were judged correct.
+
+    A route whose first turn was found at the second attempt and whose second turn at once, then arrival:
+        is_success=True, attempts=((False, True), (True,), (True,))
+    A task of a single prompt has one position: ((False, False, True),). Verifier failures are not outcomes.
+    """
 
     is_success: bool
-    is_correct: tuple[bool, ...]  # was this turn's answer judged correct
-    recognised: bool | None = None  # does the first answer read what was dealt; None where there is nothing to read
+    attempts: tuple[tuple[bool, ...], ...]  # by position, then by attempt; a position has at least one
+    recognised: tuple[bool, ...] = ()  # what was asked of reading: one entry for each position that showed something
 
 
 def wilson(k: int, n: int, z: float = Z95) -> Rate:
@@ -71,30 +76,44 @@ def success(outcomes: Sequence[Outcome]) -> Rate:
 
 
 def success_by_iteration(outcomes: Sequence[Outcome], viter: int) -> list[Rate]:
-    """Episodes solved with at most 1, 2, … `viter` judged answers: never falling, the last one is `success`."""
-    solved_at = [o.is_correct.index(True) + 1 if o.is_success and True in o.is_correct else None for o in outcomes]
-    return [wilson(sum(at is not None and at <= i for at in solved_at), len(outcomes)) for i in range(1, viter + 1)]
+    """Episodes solved with at most 1, 2, … `viter` judged answers at every position.
+
+    An episode counts where it needed the most: it never falls, and the last one is `success`.
+    """
+    needed = [max(map(_needed, o.attempts), default=math.inf) if o.is_success else math.inf for o in outcomes]
+    return [wilson(sum(n <= i for n in needed), len(outcomes)) for i in range(1, viter + 1)]
 
 
 def first_attempt(outcomes: Sequence[Outcome]) -> Rate:
-    """Episodes whose first answer is correct."""
-    return wilson(sum(bool(o.is_correct) and o.is_correct[0] for o in outcomes), len(outcomes))
+    """Episodes solved with every first answer correct."""
+    return wilson(sum(o.is_success and all(a[0] for a in o.attempts) for o in outcomes), len(outcomes))
 
 
 def per_step_accuracy(outcomes: Sequence[Outcome]) -> Rate:
-    """Judged answers that are correct, over all turns of all episodes."""
-    return wilson(sum(sum(o.is_correct) for o in outcomes), sum(len(o.is_correct) for o in outcomes))
+    """Judged answers that are correct, over all turns of all episodes: each revision is an answer of its own.
+
+    The interval takes answers for independent. Those of one episode are not quite, so it is narrower than it should be.
+    """
+    answers = [is_correct for o in outcomes for attempts in o.attempts for is_correct in attempts]
+    return wilson(sum(answers), len(answers))
+
+
+def first_answers(outcomes: Sequence[Outcome]) -> Rate:
+    """Positions whose first answer is correct, of all positions that were reached."""
+    firsts = [attempts[0] for o in outcomes for attempts in o.attempts]
+    return wilson(sum(firsts), len(firsts))
 
 
 def regressions(outcomes: Sequence[Outcome]) -> Rate:
-    """Episodes that gave a correct answer and yet were not solved; 0 wherever a correct answer ends the episode."""
-    return wilson(sum(any(o.is_correct) and not o.is_success for o in outcomes), len(outcomes))
+    """Unsolved episodes that took a correct answer back; 0 wherever a correct answer ends its position."""
+    given_up = [not o.is_success and any(True in attempts[:-1] for attempts in o.attempts) for o in outcomes]
+    return wilson(sum(given_up), len(outcomes))
 
 
 def recognition(outcomes: Sequence[Outcome]) -> Rate | None:
-    """First answers that read the task rightly; None where the environment has nothing to recognise."""
-    counted = [o.recognised for o in outcomes if o.recognised is not None]
-    return wilson(sum(counted), len(counted)) if counted else None
+    """First answers at a position that read rightly what it showed; None where nothing was to be read."""
+    readings = [is_right for o in outcomes for is_right in o.recognised]
+    return wilson(sum(readings), len(readings)) if readings else None
 
 
 def difference(first: Rate, second: Rate) -> Difference:
@@ -123,3 +142,8 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
     lost = sum(a and not b for a, b in pairs)
     tail = sum(math.comb(won + lost, i) for i in range(min(won, lost) + 1))
     return PairedTest(won=won, lost=lost, p_value=min(1.0, 2 * tail / 2 ** (won + lost)))
+
+
+def _needed(attempts: tuple[bool, ...]) -> float:
+    """Judged answers until the first correct one."""
+    return attempts.index(True) + 1 if True in attempts else math.inf

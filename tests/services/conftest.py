@@ -40,7 +40,10 @@ def committed(store: Path) -> Callable[[str, int], Checkpoint]:
 def solved(order: PlayOrder, index: int) -> Item:
     """Even items are solved at the second attempt, odd ones never."""
     statuses = ["wrong_value", "correct"] if index % 2 == 0 else ["wrong_value", "illegal_formula"]
-    turns = [ItemTurn(answer="a", feedback="f", reward=5.0, status=s, tokens=3, finish_reason="stop") for s in statuses]
+    turns = [
+        ItemTurn(answer="a", feedback="f", reward=5.0, status=s, tokens=3, finish_reason="stop", recognised=read)
+        for s, read in zip(statuses, (True, None), strict=True)
+    ]
     return Item(
         id=item_id(order.suite, index),
         suite=order.suite,
@@ -51,7 +54,6 @@ def solved(order: PlayOrder, index: int) -> Item:
         success=index % 2 == 0,
         reward=10.0,
         turns=turns,
-        recognised=True,
         prefill_tokens=4,
         cached_tokens=2,
         decoded_tokens=6,

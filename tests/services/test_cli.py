@@ -96,6 +96,18 @@ def test_a_wrong_setting_is_one_sentence_that_names_the_key(tmp_path: Path, over
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("evaluation.suites=[general_points/odd]", "suite 'general_points/odd' is unknown"),
+        ("evaluation.suites=[chess/id]", "environment 'chess' is unknown"),
+    ],
+)
+def test_a_suite_that_does_not_exist_is_named_before_anything_trains(tmp_path: Path, override: str, says: str):
+    code = 3 if "odd" in override else 2
+    assert says in refused(viter("train", str(run_file(tmp_path)), "--dry-run", "--set", override), code)
+
+
 def test_a_missing_or_unreadable_run_file_is_named(tmp_path: Path):
     assert "nowhere.yaml" in refused(viter("train", str(tmp_path / "nowhere.yaml")), 2)
     assert str(tmp_path) in refused(viter("train", str(tmp_path)), 2)
@@ -157,6 +169,7 @@ def test_a_report_of_nothing_says_so(tmp_path: Path):
 
 def test_a_service_that_is_not_there_is_worth_a_retry():
     assert "nobody answers" in refused(viter("eval", "run@latest", "--url", "http://127.0.0.1:9"), 75)
+    assert "--option resolution: write it as key" in refused(viter("eval", "run@latest", "--option", "resolution"), 2)
 
 
 def test_submitting_to_a_dead_address_is_worth_a_retry(tmp_path: Path):

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+import envs
 from cluster.config import EvaluationConfig, RunConfig
 from cluster.stage_log import Progress
 from envs.base import validated
-from services import evaluate_run, train_run
+from services import evaluate_run, measured, train_run
 from services.orders import Counts, Evaluation, EvaluationOrder
 from tests.services.synthetic import ID, OOD, evaluation, item, suite_result
+from tests.services.walks import Walks
 from trainers.checkpoints import CheckpointInfo, Checkpoints
 from trainers.compute import Compute
 
@@ -102,6 +104,20 @@ def test_a_run_is_measured_whole_and_found_again(store: Path, monkeypatch: pytes
     assert len(service.orders) == 4  # the second time finds what was played
 
 
+def test_a_run_in_vision_is_measured_in_vision_and_shown_as_it_trained(store: Path):
+    envs.register("walks", Walks)
+    try:
+        options = {"modality": "vision", "town": "here", "resolution": 64}
+        seen = config(store, environment={"name": "walks", "options": options})
+        service = Service()
+        evaluate_run.order(service, seen, EvaluationConfig(n=4), next(evaluate_run.wanted_of(seen)))
+    finally:
+        del envs._registered["walks"]
+    ((_, ordered),) = service.orders
+    assert ordered["suites"] == ("walks/vision-id", "walks/vision-ood-rule")
+    assert (ordered["modality"], ordered["options"]) == ("vision", {"resolution": 64})
+
+
 def test_an_evaluation_that_failed_before_is_ordered_anew(store: Path):
     service, settings = Service(status="failed"), EvaluationConfig(suites=(ID,), n=4)
     init = next(evaluate_run.wanted_of(config(store)))
@@ -122,7 +138,7 @@ def test_an_interrupt_cancels_the_evaluation():
     service = Interrupted(status="in_progress")
     service.evaluate = lambda c, **order: Service.evaluate(service, c, idempotency_key="k", **order)  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        evaluate_run.one(service, "a@latest", (ID,), lambda _: None, n=4, viter=1, temperature=1.0)
+        evaluate_run.one(service, "a@latest", lambda _: None, suites=(ID,), n=4, viter=1, temperature=1.0)
     assert service.cancelled == "eval-00000001"
 
 
@@ -148,6 +164,15 @@ def test_the_summary_holds_every_last_checkpoint_on_every_suite_and_the_finding(
     assert len(table.splitlines()) == 1 + 3 * 3
     assert "0.410 [0.368, 0.453]" in table
     assert "RL on 300 hands: ID success rose" in finding
+
+
+def test_the_table_tells_steps_where_an_environment_is_measured_by_them():
+    result = suite_result(ID, "id", 0.5, 64)
+    plain = evaluate_run.table([("a", result)])
+    assert plain.splitlines()[0].split() == ["suite", "success", "first", "attempt", "recognition", "n"]
+    head, row = evaluate_run.table([("a", result.model_copy(update={"headline": "per_step_accuracy"}))]).splitlines()
+    assert head.split()[:4] == ["suite", "per", "step", "success"]
+    assert measured.told(result.per_step_accuracy) in row
 
 
 def test_what_to_try_next_names_this_store():

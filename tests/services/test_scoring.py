@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from services.scoring import (
     Outcome,
     difference,
+    first_answers,
     first_attempt,
     generalisation_gap,
     mcnemar,
@@ -22,7 +23,9 @@ from services.scoring import (
 
 
 def episode(*correct: bool, recognised: bool | None = None) -> Outcome:
-    return Outcome(is_success=bool(correct) and correct[-1], is_correct=correct, recognised=recognised)
+    """An episode of a task with one position."""
+    read = () if recognised is None else (recognised,)
+    return Outcome(is_success=bool(correct) and correct[-1], attempts=(correct,) if correct else (), recognised=read)
 
 
 FOUR = [
@@ -31,6 +34,14 @@ FOUR = [
     episode(False, False, False),       # never
     episode(False, False, True),        # solved on the third
 ]  # fmt: skip
+
+
+WALKS = [
+    Outcome(is_success=True, attempts=((True,), (False, True), (True,)), recognised=(True, False, True)),
+    Outcome(is_success=True, attempts=((True,), (True,)), recognised=(True, True)),
+    Outcome(is_success=False, attempts=((True,), (False, False)), recognised=(False, False)),
+    Outcome(is_success=True, attempts=((False, False, True), (False, True)), recognised=()),
+]  # episodes of tasks with several positions: at most 2, 1, never, 3 attempts at each
 
 
 def test_wilson_gives_the_interval_that_newcombe_1998_prints_for_81_of_263():
@@ -75,14 +86,72 @@ def test_first_attempts_and_single_answers():
 
 
 def test_a_regression_is_a_right_answer_that_was_given_up():
-    given_up = Outcome(is_success=False, is_correct=(True, False))
-    assert regressions([*FOUR, given_up]).k == 1
+    given_up = Outcome(is_success=False, attempts=((True, False),))
+    assert regressions([*FOUR, *WALKS, given_up]) == wilson(1, 9)
 
 
 def test_recognition_counts_only_where_there_is_something_to_read():
     assert recognition(FOUR) is None
     read = [episode(True, recognised=True), episode(False, recognised=False), episode(False)]
     assert recognition(read) == wilson(1, 2)
+    assert recognition(WALKS) == wilson(4, 7)  # k of n positions
+
+
+def test_several_positions_are_counted_by_hand():
+    assert [rate.k for rate in success_by_iteration(WALKS, 4)] == [1, 2, 3, 3]
+    assert success_by_iteration(WALKS, 4)[-1] == success(WALKS) == wilson(3, 4)
+    assert first_attempt(WALKS) == wilson(1, 4)
+    assert per_step_accuracy(WALKS) == wilson(8, 14)
+    assert first_answers(WALKS) == wilson(5, 9)
+
+
+def test_an_episode_without_an_answer_is_a_failure():
+    nothing = [Outcome(is_success=False, attempts=())]
+    assert success_by_iteration(nothing, 2) == [wilson(0, 1)] * 2
+    assert first_attempt(nothing) == wilson(0, 1)
+    assert per_step_accuracy(nothing) == first_answers(nothing) == wilson(0, 0)
+
+
+def played_with(viter: int, steps: list[list[bool]]) -> Outcome:
+    """A task of `len(steps)` positions, played turn by turn as the rules say; `steps[p][i]` is attempt i at p."""
+    attempts = []
+    for tape in steps:
+        here = []
+        for is_correct in tape[:viter]:
+            here.append(is_correct)
+            if is_correct:
+                break
+        attempts.append(tuple(here))
+        if not here[-1]:
+            return Outcome(is_success=False, attempts=tuple(attempts))
+    return Outcome(is_success=True, attempts=tuple(attempts))
+
+
+TAPES = st.lists(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=4), max_size=6)
+
+
+@given(TAPES)
+def test_success_within_k_attempts_is_what_playing_with_k_attempts_would_give(tapes: list[list[list[bool]]]):
+    full = [played_with(4, steps) for steps in tapes]
+    for k, rate in enumerate(success_by_iteration(full, 4), start=1):
+        assert rate == success([played_with(k, steps) for steps in tapes])
+    assert first_attempt(full) == success_by_iteration(full, 4)[0]
+    assert regressions(full).k == 0
+
+
+@given(TAPES)
+def test_per_step_accuracy_counts_turn_by_turn(tapes: list[list[list[bool]]]):
+    full = [played_with(4, steps) for steps in tapes]
+    right = answers = firsts = positions = 0
+    for outcome in full:
+        for attempts in outcome.attempts:
+            positions += 1
+            for attempt, is_correct in enumerate(attempts):
+                answers += 1
+                right += is_correct
+                firsts += is_correct and attempt == 0
+    assert (per_step_accuracy(full).k, per_step_accuracy(full).n) == (right, answers)
+    assert (first_answers(full).k, first_answers(full).n) == (firsts, positions)
 
 
 def test_the_difference_is_newcombes_example():

@@ -212,6 +212,9 @@ async def test_an_evaluation_is_a_resource(http: httpx.AsyncClient):
         ({"temprature": 1}, "/temprature"),
         ({"suites": ["a", "a"]}, "/"),
         ({"checkpoint": ""}, "/checkpoint"),
+        ({"modality": "smell"}, "/modality"),
+        ({"options": {"viter": 3}}, "/options"),
+        ({"options": [1]}, "/options"),
     ],
 )
 async def test_a_bad_order_is_422_with_the_field(http: httpx.AsyncClient, order: dict, pointer: str):
@@ -227,6 +230,8 @@ async def test_a_bad_order_is_422_with_the_field(http: httpx.AsyncClient, order:
         ({"checkpoint": "nano-z@latest"}, 404),
         ({"suites": ["general_points/nowhere"]}, 422),
         ({"environment": "chess"}, 422),
+        ({"options": {"target": 25}}, 422),
+        ({"options": {"": 1}}, 422),
     ],
 )
 async def test_what_an_order_names_must_exist(http: httpx.AsyncClient, order: dict, status: int):
