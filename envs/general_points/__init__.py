@@ -4,9 +4,12 @@ An ace is 1. J, Q and K are 10 each under the rule that models train on (`face_c
 the rule they never train on (`"rank"`). The prompt says which. A wrong answer is told what is wrong and may be revised,
 `viter` times in all.
 
+With `modality="vision"` the cards are a picture, and an answer that names other cards than lie there is not read on.
+
     game ─► prompts            the words
       ├──► hands ─► solver     what is dealt, and every solution of it
-      └──► verifier ─► arithmetic
+      ├──► verifier ─► arithmetic
+      └──► cards ─► faces ─► courts ─► shapes     the picture; only these load Pillow
 
 Start reading at `game`, then `verifier`.
 """

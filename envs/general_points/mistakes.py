@@ -1,8 +1,9 @@
-"""Plausible wrong formulas, for teaching how to go on after a verdict."""
+"""Plausible wrong formulas and misread cards, for teaching how to go on after a verdict."""
 
 import random
 
 from envs.general_points import arithmetic, verifier
+from envs.general_points.hands import RANKS
 from envs.general_points.solver import BRACKETINGS, OPERATORS
 
 
@@ -26,3 +27,11 @@ def wrong_formula(hand: verifier.Hand, target: int, seed: int) -> str:
                 return formula
         elif verifier.paper(formula, hand, target).reward == -1.0:
             return formula
+
+
+def misread(ranks: str, seed: int) -> str:
+    """The hand with one card taken for another: `"7K7A"` as `"7K9A"`."""
+    draw = random.Random(seed)
+    place = draw.randrange(len(ranks))
+    taken_for = draw.choice(RANKS.replace(ranks[place], ""))
+    return ranks[:place] + taken_for + ranks[place + 1 :]

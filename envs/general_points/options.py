@@ -1,9 +1,16 @@
 """The options of GeneralPoints."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from envs.base import Config
 
@@ -18,7 +25,7 @@ class GeneralPointsOptions(Config):
     face_cards: Literal["ten", "rank"] = "ten"
     """What J, Q and K count as: `ten` is 10 each, `rank` is 11, 12 and 13. An ace is always 1."""
     modality: Literal["language", "vision"] = "language"
-    """How the cards are shown. Only `language` is available."""
+    """How the cards are shown: as a list of names, or as a picture that must be recognised first."""
     suits: Literal["mixed", "black", "red"] = "mixed"
     """Suits that are dealt: all four, spades and clubs, or hearts and diamonds."""
     rewards: Literal["paper", "reference"] = "paper"
@@ -32,13 +39,30 @@ class GeneralPointsOptions(Config):
     """Only this many distinct deals, repeated; null draws new ones without end."""
     min_face_cards: int = Field(0, ge=0, le=4)
     """Deal only hands with at least so many of J, Q and K."""
+    resolution: int = Field(1200, ge=64, le=4096)
+    """Side of the square picture in pixels; read in `vision` only."""
+    deck: Literal["standard", "serif", "four_colour"] = "standard"
+    """What the cards of a picture look like: `serif` has ranks in another font, `four_colour` green clubs and blue
+    diamonds."""
+    scene: Literal["plain", "rotated", "noisy"] = "plain"
+    """How the cards of a picture lie there: straight; each turned by a few degrees; or under slanting light with noise.
+    Turns, light and noise are those of the hand, the same each time."""
 
-    @field_validator("modality")
+    @field_validator("deck", "scene")
     @classmethod
-    def _cards_are_written(cls, modality: str) -> str:
-        if modality == "vision":
-            raise ValueError("cards as an image are not available; use 'language'")
-        return modality
+    def _is_to_be_seen(cls, look: str, info: ValidationInfo) -> str:
+        if look not in ("standard", "plain") and info.data.get("modality") == "language":
+            raise ValueError("nothing is drawn in modality 'language'; set modality to 'vision'")
+        return look
+
+    @model_serializer(mode="wrap")
+    def _without_unseen_looks(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """In `language` a look changes nothing, so that it is no part of what names a game."""
+        options: dict[str, Any] = dump(self)
+        if self.modality == "language":
+            for look in ("resolution", "deck", "scene"):
+                options.pop(look, None)
+        return options
 
 
 class Table(Config):

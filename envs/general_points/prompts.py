@@ -1,7 +1,7 @@
 """The words of GeneralPoints: what the model is asked, how an answer is laid out, and what it hears back.
 
 Every text is fixed phrases with few holes: the target, card names, numbers and formulas. `PHRASES` lists the fixed
-parts, so that a tokenizer may hold each as one token.
+parts, so that a tokenizer may hold each as one token, and `VISION_PHRASES` those that stand only beside a picture.
 """
 
 from envs.general_points import arithmetic
@@ -25,6 +25,13 @@ _NUMBER = (
 )
 _END = "',\n}"
 
+# ---------------------------------------------------------------- the question beside a picture
+_GAME_SEEN = " points player. You are shown a picture of four cards.\nNote that "
+_OUTPUT_SEEN = (
+    ", using the numbers of the cards and the operators '+', '-', '*', '/', '(', ')', and '='.\n\n[Output]\n"
+    'Answer with a valid json file in the following format:\n{\n  "cards": [x, y, z, w], where '
+)
+
 # ---------------------------------------------------------------- the answer
 _CARDS = '\n{\n  "cards": [\''
 _BETWEEN_CARDS = "', '"
@@ -40,6 +47,7 @@ CORRECT = "Correct solution"
 PARTIAL = "partial solution"
 ILLEGAL_CHARACTERS = "illegal characters"
 LIMIT = "step_limit_reached"
+WRONG_CARDS = "you recognized wrong cards"
 NO_SOLUTION = "your formula does not match any solution"
 PARTLY = " is partially correct but the full formula does not match any solution"
 INVALID_NUMBERS = "you used invalid numbers: ["
@@ -58,6 +66,7 @@ PHRASES: tuple[str, ...] = (
     arithmetic.AFTER_NUMBER, arithmetic.AFTER_OPERATOR, arithmetic.BEFORE_OPENING, arithmetic.AFTER_CLOSING,
     arithmetic.UNMATCHED_CLOSING, arithmetic.UNMATCHED_OPENING, arithmetic.UNKNOWN_TOKEN, "]", ".",
 )  # fmt: skip
+VISION_PHRASES: tuple[str, ...] = (_GAME_SEEN, _OUTPUT_SEEN, WRONG_CARDS)  # what only `modality="vision"` says
 
 
 def question(target: int, face_cards: str) -> tuple[str, str]:
@@ -65,6 +74,13 @@ def question(target: int, face_cards: str) -> tuple[str, str]:
     note = FACE_MESSAGES[face_cards]
     before = f"{_OPENING}{target}{_GAME}{note}{_GOAL}{target}{_TOOLS}"
     return before, f"{_OUTPUT}{note}{_NUMBER}{target}{_END}"
+
+
+def question_of_picture(target: int, face_cards: str) -> str:
+    """The prompt where the cards are seen."""
+    note = FACE_MESSAGES[face_cards]
+    before = f"{_OPENING}{target}{_GAME_SEEN}{note}{_GOAL}{target}"
+    return f"{before}{_OUTPUT_SEEN}{note}{_NUMBER}{target}{_END}"
 
 
 def card_list(cards: tuple[str, ...]) -> str:

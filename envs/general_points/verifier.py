@@ -2,6 +2,7 @@
 
 | what is found          | `paper`         | `reference`: the original's sums               |
 |------------------------|-----------------|------------------------------------------------|
+| cards misread (vision) | -1.5, no more   | -1.5, no more                                  |
 | correct                | +5              | +5                                             |
 | wrong value            | -1              | -1                                             |
 | numbers not as dealt   | -2              | -2 for each of: foreign or overused; unused    |
@@ -30,6 +31,7 @@ from envs.general_points.prompts import (
     PARTLY,
     TOO_MANY_TIMES,
     UNUSED_NUMBERS,
+    WRONG_CARDS,
     number_list,
     sentence,
 )
@@ -55,6 +57,7 @@ class Hand(NamedTuple):
     counts: dict[str, int]  # number -> how often, in order of first appearance
 
 
+MISREAD = Grade(-1.5, Status.WRONG_RECOGNITION, WRONG_CARDS)
 _CORRECT = Grade(5.0, Status.CORRECT, sentence([CORRECT]))
 _PARTIAL = Grade(1.0, Status.PARTIAL, sentence([PARTIAL]))
 _ILLEGAL_CHARACTERS = Grade(-3.0, Status.ILLEGAL_FORMULA, sentence([ILLEGAL_CHARACTERS]))

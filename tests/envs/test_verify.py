@@ -51,6 +51,14 @@ def test_rules_and_targets_are_those_of_the_line():
     assert verify_line(line(answer='"formula": "7+7+10+1"', options={"target": 25}), 1)["reward"] == 5.0
 
 
+def test_cards_that_are_seen_must_be_recognised_first():
+    options = {"modality": "vision", "rewards": "reference"}
+    assert verify_line(line(options=options), 1)["status"] == "correct"
+    misread = '{"cards": ["7", "Q", "7", "A"], "number": [7, 10, 7, 1], "formula": "7+7+10*1=24"}'
+    verdict = verify_line(line(options=options, answer=misread), 1)
+    assert list(verdict.values()) == [-1.5, "wrong_recognition", "you recognized wrong cards", False, False]
+
+
 def test_unsolvable_hands_and_any_text_are_judged():
     verdict = verify_line(line(state={"cards": ["CA", "CA", "CA", "CA"]}, answer='"formula": "1+1+1+1"'), 1)
     assert verdict["feedback"] == "your formula does not match any solution."
@@ -70,10 +78,9 @@ def test_unsolvable_hands_and_any_text_are_judged():
         ({"options": {"target": "24"}}, "line 7: options.target: '24'"),
         ({"options": {"face_cards": "eleven"}}, "line 7: options.face_cards: 'eleven'"),
         ({"options": {"name": "x"}}, "line 7: options.name: unknown key"),
-        (
-            {"options": {"modality": "vision"}},
-            "line 7: options.modality: 'vision': cards as an image are not available",
-        ),
+        ({"options": {"modality": "vison"}}, "line 7: options.modality: 'vison'"),
+        ({"options": {"modality": "vision", "resolution": 32}}, "line 7: options.resolution: 32"),
+        ({"options": {"deck": "serif"}}, "line 7: options.deck: 'serif': nothing is drawn in modality 'language'"),
         ({"state": ...}, "line 7: state: this key is required"),
         ({"state": {}}, "line 7: state.cards: this key is required"),
         ({"state": {"cards": ["C7"]}}, "line 7: state.cards: "),

@@ -3,6 +3,7 @@ import json
 import random
 import re
 from collections import Counter
+from itertools import product
 
 import pytest
 
@@ -42,8 +43,8 @@ def test_all_words_are_listed_phrases_and_small_holes():
     hole = re.compile(r"[A-Z]|[0-9]+|[-+*/()]")
     phrases = sorted(GeneralPoints.phrases, key=len, reverse=True)
     token = re.compile("|".join([*map(re.escape, phrases), hole.pattern]))
-    for face_cards in ("ten", "rank"):
-        game = GeneralPoints(face_cards=face_cards, rewards="reference")
+    for face_cards, modality in product(("ten", "rank"), ("language", "vision")):
+        game = GeneralPoints(face_cards=face_cards, rewards="reference", modality=modality)
         for index in range(100):
             task = game.sample(index)
             state = game.start(task)
@@ -191,8 +192,6 @@ def test_what_cannot_be_dealt_or_solved_is_one_sentence():
         GAME.expert(task, GAME.start(task))
     with pytest.raises(ConfigError, match="target: 99999: no hand reaches it"):
         GeneralPoints(target=99_999).sample(0)
-    with pytest.raises(ConfigError, match="cards as an image are not available"):
-        GeneralPoints(modality="vision")
     with pytest.raises(ConfigError, match="did you mean 'face_cards'"):
         envs.make("general_points", face_card="ten")
     with pytest.raises(ConfigError, match="general_points options: viter: '5'"):
