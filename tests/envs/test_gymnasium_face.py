@@ -8,7 +8,9 @@ import envs.gymnasium_face
 from envs.general_points import GeneralPoints
 
 
-@pytest.mark.parametrize("options", [{}, {"face_cards": "rank", "rewards": "reference"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"face_cards": "rank", "rewards": "reference"}, {"modality": "vision", "resolution": 96}]
+)
 def test_gymnasium_finds_nothing_to_complain_of(options: dict):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -30,6 +32,22 @@ def test_an_episode_goes_from_prompt_to_feedback_to_reward():
     )
     *_, reward, terminated, truncated, info = env.step(game.expert(task, game.start(task)))
     assert (reward, terminated, truncated, info["status"]) == (5, True, False, "correct")
+
+
+def test_where_cards_are_seen_the_picture_stays_in_sight_until_the_next_task():
+    env = gymnasium.make("viter/GeneralPoints-v0", modality="vision", resolution=96)
+    game = GeneralPoints(modality="vision", resolution=96)
+    task = game.sample(1)
+    (prompt,) = game.prompt(task, game.start(task))
+    shown, _ = env.reset(options={"task": task})
+    assert shown["text"] == prompt.text
+    assert (shown["image"] == game.image(task.id)).all()
+    heard, reward, *_ = env.step("no")
+    assert (heard["text"], reward) == ("You failed this trial because you recognized wrong cards", -1.5)
+    assert (heard["image"] == shown["image"]).all()
+    other, _ = env.reset(options={"task": game.sample(2)})
+    assert (other["image"] != shown["image"]).any()
+    assert env.observation_space["image"].shape == (96, 96, 3)
 
 
 def test_a_seed_fixes_all_tasks_that_follow():
