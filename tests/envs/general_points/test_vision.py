@@ -193,6 +193,35 @@ def test_each_suite_of_another_look_changes_one_thing():
     assert (base["modality"], base["suits"], base["face_cards"]) == ("vision", "black", "ten")
 
 
+DIGESTS = {
+    "vision-id": "88725a9bac16d183",
+    "vision-ood-rule": "56d627ab79c8d59c",
+    "vision-ood-visual": "63c321a60d689ec5",
+    "vision-id-unseen": "dba003ef64cc02e5",
+    "vision-ood-font": "f32bd16c6a0ba577",
+    "vision-ood-four-colour": "92388e9182b54c46",
+    "vision-ood-rotated": "33865f1190bcff52",
+    "vision-ood-noisy": "e9c6efdf24c3e327",
+}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_suites_are_frozen_and_may_be_shown_at_any_size(name: str):
+    suite = suites.load(f"general_points/{name}", 1000)
+    assert suite.digest[:16] == DIGESTS[name]
+    assert suite.kind == name.split("-")[1]
+    small = suites.presented(suite.tasks[:2], resolution=64)
+    assert [task.id for task in small] == [task.id for task in suite.tasks[:2]]
+    shown = envs.make("general_points", **small[0].options)
+    assert shown.image(small[0].id).shape == (64, 64, 3)
+
+
+def test_vision_has_suites_of_its_own_by_default():
+    found = suites.default_suites("general_points", "vision")
+    assert found == ("general_points/vision-id", "general_points/vision-ood-rule")
+    assert suites.default_suites("general_points") == ("general_points/id", "general_points/ood-rule")
+
+
 def test_games_in_language_load_no_imaging_library():
     code = """import sys, envs
 game = envs.make("general_points", modality="vision")
