@@ -22,6 +22,7 @@ import ray
 import envs
 from cluster.config import EngineConfig, RunConfig
 from cluster.crew import Crew, RemoteJudge
+from cluster.engine.reply import History
 from cluster.ledger import Ledger, Order, Receipt
 from cluster.orchestrator import Orchestrator, Share
 from cluster.placement import plan
@@ -129,8 +130,8 @@ class RolloutProcess:
         """Args: parcel: one reference in a list, so that Ray leaves the fetching of it to this process."""
         await self._engine.update_weights(await parcel[0])
 
-    async def score(self, sequences: list[list[int]]) -> list[list[float]]:
-        return await self._engine.score(sequences)
+    async def score(self, histories: list[History]) -> list[list[float]]:
+        return await self._engine.score(histories)
 
     def verifier_stats(self) -> dict[str, float]:
         """Counts of this worker's verifier pool."""
@@ -179,8 +180,8 @@ class OrchestratorActor:
     async def rewind(self, step: int) -> None:
         await self._orchestrator.rewind(step)
 
-    async def probe(self, sequences: list[list[int]]) -> dict[str, list[list[float]]]:
-        return await self._orchestrator.probe(sequences)
+    async def probe(self, histories: list[History]) -> dict[str, list[list[float]]]:
+        return await self._orchestrator.probe(histories)
 
     async def stats(self) -> dict[str, float]:
         return {**self._orchestrator.stats(), **await self._crew.verifier_stats()}

@@ -10,6 +10,7 @@ import ray.util
 from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from cluster.engine.reply import History
 from cluster.ledger import Order, Receipt
 from cluster.orchestrator import WeightsLost, Worker, WorkerDied
 from cluster.placement import Plan
@@ -97,8 +98,8 @@ class RemoteWorker:
         del version  # the parcel says it
         await self.ask(self.handle.update_weights.remote(parcel), WEIGHTS_S)
 
-    async def score(self, sequences: list[list[int]]) -> list[list[float]]:
-        return await self.ask(self.handle.score.remote(sequences), WEIGHTS_S)
+    async def score(self, histories: list[History]) -> list[list[float]]:
+        return await self.ask(self.handle.score.remote(histories), WEIGHTS_S)
 
     async def bury(self) -> None:
         self.is_buried = True

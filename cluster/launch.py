@@ -101,7 +101,9 @@ def _random_start(config: RunConfig) -> Checkpoint:
     from trainers.nano.model import create
 
     info = CheckpointInfo(parents=(), metrics={}, compute={}, config=config.model_dump(mode="json"), world_size=1)
-    return starts.commit(0, lambda staged: create(staged / "model"), info)
+    environment = config.environment
+    sees = environment.options.get("modality") == "vision"
+    return starts.commit(0, lambda staged: create(staged / "model", environment=environment.name, sees=sees), info)
 
 
 # ---- one stage ------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from trainers.compute import Compute
 from trainers.config import PpoConfig, SftConfig
 from trainers.corpus import stream
 from trainers.episode import Episode, Segment
-from trainers.episode_arrow import from_batch
+from trainers.episode_arrow import from_batch, without_pictures
 from trainers.journal import StageJournal
 from trainers.learner import DivergedError, Learner
 from trainers.policy import CriticSettings
@@ -206,7 +206,7 @@ class RemoteEpisodes:
         batches = ray.get([part.batch for part in share])
         self._learner.seconds["rollout_wait_s"] = time.perf_counter() - started
         played = [batch.take(part.rows) for part, batch in zip(share, batches, strict=True)]
-        self._log.episodes.remote(step, self._learner.world_size, played)
+        self._log.episodes.remote(step, self._learner.world_size, [without_pictures(batch) for batch in played])
         episodes = (episode for batch in played for episode in from_batch(batch))
         return sorted(episodes, key=lambda episode: episode.index)  # whatever the order of arrival
 

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from cluster.engine.reply import History
 from cluster.ledger import Fate, Ledger, Order, Receipt
 from cluster.tally import Event, Tally
 from envs.base import ViterError
@@ -55,7 +56,7 @@ class Worker(Protocol):
     async def update_weights(self, parcel: Any, version: int) -> None:
         """Returns once the engine has confirmed the weights' digest. Raises also `WeightsLost`."""
 
-    async def score(self, sequences: list[list[int]]) -> list[list[float]]: ...
+    async def score(self, histories: list[History]) -> list[list[float]]: ...
 
     async def bury(self) -> None:
         """End the process if it still runs. Never raises."""
@@ -171,11 +172,11 @@ class Orchestrator:
             rows.setdefault(batch, []).append(row)
         return [Share(batch=batch, rows=tuple(chosen)) for batch, chosen in rows.items()]
 
-    async def probe(self, sequences: list[list[int]]) -> dict[str, list[list[float]]]:
+    async def probe(self, histories: list[History]) -> dict[str, list[list[float]]]:
         """Every armed engine's log-probs of tokens 1… of each sequence at temperature 1, by worker name."""
         await self._wait_for(lambda: any(place.worker for place in self._places))
         workers = [place.worker for place in self._places if place.worker]
-        scores = await asyncio.gather(*(worker.score(sequences) for worker in workers), return_exceptions=True)
+        scores = await asyncio.gather(*(worker.score(histories) for worker in workers), return_exceptions=True)
         found: dict[str, list[list[float]]] = {}
         for worker, score in zip(workers, scores, strict=True):
             if isinstance(score, BaseException) and not isinstance(score, WorkerDied):

@@ -5,29 +5,32 @@ from typing import Any
 
 import envs
 from cluster.config import RunConfig
+from cluster.engine.reply import History
 from envs.corpus import expert_document
 from trainers.chat import ChatFormat
 from trainers.corpus import plain_segment, segment_of
+from trainers.episode import Segment
 from trainers.learner import DivergedError, Learner
 from trainers.packing import known, pack_segments
 
-SEQUENCES = 4
+DOCUMENTS = 4
 
 
 class Probe:
-    """A few expert documents, scored on both sides."""
+    """A few expert documents, with their pictures if they have some, scored on both sides."""
 
-    def __init__(self, sequences: list[list[int]], *, tolerance: float) -> None:
-        self._sequences, self._tolerance = sequences, tolerance
+    def __init__(self, documents: list[Segment], *, tolerance: float) -> None:
+        self._documents, self._tolerance = documents, tolerance
 
     @classmethod
     def of(cls, config: RunConfig, chat: ChatFormat) -> "Probe":
         """The probe of a PPO run: documents of its own environment."""
         assert config.ppo is not None
         environment = envs.make(config.environment.name, **config.environment.options)
-        documents = (expert_document(environment, "probe", number) for number in range(SEQUENCES))
-        sequences = [segment_of(document, chat).token_ids.tolist() for document in documents]
-        return cls(sequences, tolerance=config.ppo.probe_tolerance)
+        documents = (expert_document(environment, "probe", number) for number in range(DOCUMENTS))
+        return cls(
+            [segment_of(document, chat, environment) for document in documents], tolerance=config.ppo.probe_tolerance
+        )
 
     def check(self, learner: Learner, orchestrator: Any, version: int) -> None:
         """Compare; collective over learner ranks.
@@ -37,10 +40,11 @@ class Probe:
         """
         import ray
 
-        learnt = [self._score(learner, ids) for ids in self._sequences]
+        learnt = [self._score(learner, document) for document in self._documents]
         gaps: dict[str, float] = {}
         if learner.rank == 0:
-            engines = ray.get(orchestrator.probe.remote(self._sequences))
+            histories = [History(document.token_ids.tolist(), document.pictures) for document in self._documents]
+            engines = ray.get(orchestrator.probe.remote(histories))
             gaps = {worker: mean_gap(learnt, scores) for worker, scores in engines.items()}
         worst = max(gaps, key=lambda worker: _size(gaps[worker])) if gaps else ""
         gap = learner.sum(_size(gaps[worst]) if gaps else 0.0)
@@ -50,10 +54,11 @@ class Probe:
                 f"ppo.probe_tolerance allows {self._tolerance}"
             )
 
-    def _score(self, learner: Learner, ids: list[int]) -> list[float]:
-        segment = plain_segment(ids, [False] + [True] * (len(ids) - 1))
-        batch = learner.score(pack_segments([segment], row_tokens=len(ids)))
-        return known(batch.old_logp)[0, 1 : len(ids)].tolist()
+    def _score(self, learner: Learner, document: Segment) -> list[float]:
+        length = len(document.token_ids)
+        whole = plain_segment(document.token_ids.tolist(), [False] + [True] * (length - 1), document.pictures)
+        batch = learner.score(pack_segments([whole], row_tokens=length), as_sampled=False)  # as engines score prompts
+        return known(batch.old_logp)[0, 1:length].tolist()
 
 
 def mean_gap(ours: list[list[float]], theirs: list[list[float]]) -> float:

@@ -1,14 +1,17 @@
 """One episode as a plain coroutine: answer, hear the verdict, revise. Imports neither Ray nor vLLM."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
+
+import numpy as np
 
 from cluster.engine.reply import Reply
 from envs.base import DataError, seed_of
-from envs.task import Environment, State, Status, Task, Verdict
-from trainers.chat import ChatFormat, Transcript
+from envs.task import Environment, Message, Sighted, State, Status, Task, Verdict
+from trainers.chat import ChatFormat, Pictures, Transcript
 from trainers.episode import Episode, Segment, Usage
 
 Verify = Callable[[Task, State, str], Awaitable[tuple[Verdict, State]]]
@@ -19,8 +22,9 @@ class Generate(Protocol):
     """What `play` asks of an engine; `Engine.generate` is one."""
 
     def __call__(
-        self, token_ids: Sequence[int], *, seed: int, temperature: float, max_tokens: int, stop_ids: Sequence[int]
-    ) -> Awaitable[Reply]: ...
+        self, token_ids: Sequence[int], *, seed: int, temperature: float, max_tokens: int, stop_ids: Sequence[int],
+        pictures: Sequence[np.ndarray], banned_ids: Sequence[int],
+    ) -> Awaitable[Reply]: ...  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +84,7 @@ async def play(
         DataError: not even the first answer has room.
     """
     state = environment.start(task)
-    transcript = Transcript(chat, environment.prompt(task, state))
+    transcript = await _opening(chat, environment, task, state)
     segments: list[Segment] = []
     meter = _Meter()
     verdict: Verdict | None = None
@@ -92,6 +96,8 @@ async def play(
                 temperature=decoding.temperature,
                 max_tokens=decoding.max_tokens,
                 stop_ids=chat.stop_ids,
+                pictures=transcript.pictures,
+                banned_ids=chat.banned_ids,
             )
         meter.count(reply)
         answer = transcript.append_reply(reply.token_ids, reply.logp, reply.weight_versions, reply.finish_reason)
@@ -102,9 +108,9 @@ async def play(
         if after.position > state.position and not after.is_over:
             transcript.append_verdict(verdict)
             segments.append(transcript.segment())
-            transcript = Transcript(chat, environment.prompt(task, after))
+            transcript = await _opening(chat, environment, task, after)
         else:
-            _close_turn(transcript, chat, environment, verdict, decoding)
+            await _close_turn(transcript, chat, environment, verdict, decoding)
         state = after
     if verdict is None:
         raise DataError(
@@ -126,19 +132,33 @@ async def play(
     )
 
 
+async def _opening(chat: ChatFormat, environment: Environment, task: Task, state: State) -> Transcript:
+    messages = environment.prompt(task, state)
+    return Transcript(chat, messages, await _look(environment, messages))
+
+
+async def _look(environment: Environment, messages: Sequence[Message]) -> Pictures:
+    """Every image that the messages name. Drawn beside the event loop, which has other episodes to serve."""
+    keys = [key for message in messages for key in message.images]
+    return {key: await asyncio.to_thread(cast(Sighted, environment).image, key) for key in keys}
+
+
 def _has_room(transcript: Transcript, decoding: Decoding) -> bool:
     return len(transcript.token_ids) + decoding.max_tokens <= decoding.max_model_len
 
 
-def _close_turn(
+async def _close_turn(
     transcript: Transcript, chat: ChatFormat, environment: Environment, verdict: Verdict, decoding: Decoding
 ) -> None:
     """The verdict, and its words unless the task is solved: after a truncation the critic reads the value behind them."""
     feedback = None if verdict.terminated else environment.feedback(verdict)
     if feedback is not None:
-        length = len(transcript.token_ids) + 1 + len(chat.feedback_ids(feedback))
-        feedback = feedback if length <= decoding.max_model_len else None
-    transcript.append_verdict(verdict, feedback)
+        pictures = await _look(environment, [feedback])
+        heard = chat.expanded(chat.feedback_ids(feedback), [pictures[key] for key in feedback.images])
+        if len(transcript.token_ids) + 1 + len(heard) <= decoding.max_model_len:
+            transcript.append_verdict(verdict, feedback, pictures)
+            return
+    transcript.append_verdict(verdict)
 
 
 class _Meter:

@@ -13,7 +13,7 @@ from cluster.rollout import Decoding, Generate, Quarantined, Verify, play, turn_
 from envs.task import Environment
 from trainers.chat import ChatFormat
 from trainers.episode import Episode
-from trainers.episode_arrow import to_batch
+from trainers.episode_arrow import to_batch, with_pictures
 
 GATHER_S = 0.05  # finished episodes wait this long for company, so that one actor call carries several home
 PATIENCE_S = 5.0  # a worker with nothing finished answers after this long, having asked its engine for its health
@@ -151,4 +151,4 @@ def _harvest(finished: Sequence[tuple[Order, Episode | Quarantined]]) -> tuple[l
             )
         )
         episodes.append(outcome)
-    return receipts, to_batch(episodes) if episodes else None
+    return receipts, with_pictures(to_batch(episodes), episodes) if episodes else None

@@ -44,7 +44,9 @@ def expert_document(
         environment = envs.make(environment.name, **{**environment.options.model_dump(), "deals": deals})
     task = environment.sample(*counters)
     state = _asked_in(environment, task, *counters)
-    draw = counters if deals is None else ("deal", task.id, *([state.position] if state.position else []))
+    draw: tuple[int | str, ...] = counters
+    if deals is not None:
+        draw = ("deal", task.id, state.position) if state.position else ("deal", task.id)
     messages = [*environment.prompt(task, state)]
     if seed_of("retry", *draw) < retry_share * 2**63:
         messages += _failed_attempt(environment, task, state, *draw)

@@ -4,11 +4,11 @@
 
 A transcript only grows. What was sampled is kept as it was sampled; nothing is rendered or encoded a second time, so
 the learner sees the very tokens the policy drew. That is sound only where the chat template extends its own prefix,
-which `ChatFormat` checks.
+which `ChatFormat` checks. The placeholder of an image is expanded once, as the model's processor writes it (`eyes`).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ import numpy as np
 from envs.base import DataError
 from envs.task import Message, Verdict
 from trainers.episode import Segment, Turn
+from trainers.eyes import Eyes
+
+Pictures = Mapping[str, np.ndarray]
+"""Images by key: [H, W, 3] uint8."""
 
 _ASK = Message(role="user", text="first question")
 _HEAR = Message(role="user", text="second question")
@@ -28,9 +32,15 @@ _REPLIES = ("an answer", "<think>\nsome thought\n</think>\n\nan answer")
 class ChatFormat:
     """The chat template and tokenizer of one model directory."""
 
-    def __init__(self, tokenizer: Any, *, source: str, stop_ids: frozenset[int] = frozenset()):
+    def __init__(
+        self, tokenizer: Any, *, source: str, stop_ids: frozenset[int] = frozenset(), eyes: Eyes | None = None
+    ):
         self.tokenizer = tokenizer
         self.source = source
+        self.eyes = eyes
+        """What looks at images; None where the model reads text alone."""
+        self.banned_ids: tuple[int, ...] = (eyes.image_id,) if eyes else ()
+        """Tokens that a reply may not hold: an image that is not there."""
         self.end_id = self._checked_end()
         """The token that ends a reply, as the template writes it."""
         also = {tokenizer.eos_token_id} - {None}
@@ -57,11 +67,23 @@ class ChatFormat:
             raise DataError(
                 f"{directory}: the tokenizer has no chat template; use an instruct model, or add chat_template.jinja"
             )
-        return cls(tokenizer, source=str(directory), stop_ids=_generation_stop_ids(Path(directory)))
+        stop_ids = _generation_stop_ids(Path(directory))
+        return cls(tokenizer, source=str(directory), stop_ids=stop_ids, eyes=Eyes.load(directory))
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """The chat up to where the model speaks."""
+        """The chat up to where the model speaks, each image as one placeholder (see `expanded`)."""
         return self.encode(self._render(messages))
+
+    def expanded(self, ids: Sequence[int], pictures: Sequence[np.ndarray]) -> list[int]:
+        """The ids with each image placeholder as the tokens that stand for its picture, in order."""
+        if self.eyes is None:
+            return list(ids)
+        waiting = iter(pictures)
+        found: list[int] = []
+        for token in ids:
+            found += self.eyes.expansion(next(waiting)) if token == self.eyes.image_id else (token,)
+        assert next(waiting, None) is None, "more pictures than placeholders"
+        return found
 
     def reply_ids(self, text: str) -> list[int]:
         """A reply that somebody else wrote, as the model would have said it: its tokens, then the end token."""
@@ -81,10 +103,16 @@ class ChatFormat:
         return tuple(self.encode(full[len(opening) :])[1:])
 
     def _render(self, messages: Sequence[Message]) -> str:
-        if any(message.images for message in messages):
-            raise DataError(f"{self.source}: this chat format renders text; a message with images needs a vision model")
-        chat = [{"role": message.role, "content": message.text} for message in messages]
+        if self.eyes is None and any(message.images for message in messages):
+            raise DataError(f"{self.source}: this model reads text alone; a task with images needs a vision model")
+        chat = [{"role": message.role, "content": self._content(message)} for message in messages]
         return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+
+    def _content(self, message: Message) -> Any:
+        """Text; for a vision model the parts that its template expects, images first."""
+        if self.eyes is None:
+            return message.text
+        return [*({"type": "image"} for _ in message.images), {"type": "text", "text": message.text}]
 
     def _checked_end(self) -> int:
         """The end token, once a probe conversation has shown that each rendering extends the one before it.
@@ -125,11 +153,15 @@ class ChatFormat:
 class Transcript:
     """One segment in the making: prompt, replies, feedback, all as the ids the model saw."""
 
-    def __init__(self, chat: ChatFormat, messages: Sequence[Message]):
+    def __init__(self, chat: ChatFormat, messages: Sequence[Message], pictures: Pictures | None = None):
+        """Args: pictures: of every image that the messages name."""
         self._chat = chat
-        self.token_ids: list[int] = chat.prompt_ids(messages)
+        self.token_ids: list[int] = []
         self.turns: list[Turn] = []
-        self._images = tuple(image for message in messages for image in message.images)
+        self.images: list[str] = []
+        self.pictures: list[np.ndarray] = []
+        """Pixels of `images`, in order of their placeholders."""
+        self._append(chat.prompt_ids(messages), messages, pictures)
         self._replies: list[tuple[int, np.ndarray, np.ndarray]] = []  # start, log-probs, weight versions
         self._answer, self._finish_reason = "", ""
 
@@ -145,7 +177,9 @@ class Transcript:
         self._answer, self._finish_reason = self._chat.decode(reply_ids), finish_reason
         return self._answer
 
-    def append_verdict(self, verdict: Verdict, feedback: Message | None = None) -> None:
+    def append_verdict(
+        self, verdict: Verdict, feedback: Message | None = None, pictures: Pictures | None = None
+    ) -> None:
         """Close the turn; with `feedback` the chat goes on. A reply that was cut gets its end token, unsampled."""
         start = self._replies[-1][0]
         self.turns.append(
@@ -164,7 +198,14 @@ class Transcript:
         has_ended = len(self.token_ids) > start and self.token_ids[-1] == self._chat.end_id
         if not has_ended:
             self.token_ids.append(self._chat.end_id)
-        self.token_ids.extend(self._chat.feedback_ids(feedback))
+        self._append(self._chat.feedback_ids(feedback), [feedback], pictures)
+
+    def _append(self, ids: Sequence[int], messages: Sequence[Message], pictures: Pictures | None) -> None:
+        keys = [key for message in messages for key in message.images]
+        seen = [(pictures or {})[key] for key in keys]
+        self.token_ids += self._chat.expanded(ids, seen)
+        self.images += keys
+        self.pictures += seen
 
     def segment(self) -> Segment:
         """The finished segment. Feedback after the last turn, if any, is part of it and not sampled."""
@@ -184,7 +225,8 @@ class Transcript:
             engine_logp=engine_logp,
             weight_versions=weight_versions,
             turns=tuple(self.turns),
-            images=self._images,
+            images=tuple(self.images),
+            pictures=tuple(self.pictures),
         )
 
 

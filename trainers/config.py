@@ -11,14 +11,17 @@ class ModelConfig(Config):
     """The language model and where it starts."""
 
     source: str = "nano"
-    """Where the weights come from: `nano` (a small model made from scratch), a Hugging Face directory or hub name, or a
-    checkpoint of the store as `RUN@step-000040` or `RUN@latest`."""
+    """Where the weights come from: `nano` (a small model made from scratch, which sees where the environment's modality
+    is vision), a Hugging Face directory or hub name, or a checkpoint of the store as `RUN@step-000040` or `RUN@latest`."""
     digest: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     """Digest that the starting weights must have; null does not check."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Arithmetic of the learner's forward and backward passes, and the type of the published weights."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention implementation of transformers. `flash_attention_2` needs a GPU and its package."""
+    freeze: tuple[Literal["vision", "projector", "language"], ...] = ()
+    """Parts of a vision-language model that keep their weights: the vision tower, the projector between the two, or the
+    language model. Empty trains all."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 

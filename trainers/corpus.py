@@ -9,14 +9,14 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from envs.base import DataError, seed_of
 from envs.corpus import Document, expert_document
-from envs.task import Environment, Message
-from trainers.chat import ChatFormat
+from envs.task import Environment, Message, Sighted
+from trainers.chat import ChatFormat, Pictures
 from trainers.config import SftConfig
 from trainers.episode import Segment
 
@@ -47,6 +47,7 @@ def _expert_stream(config: SftConfig, environment: Environment, chat: ChatFormat
                     environment, config.seed, step, index, deals=config.deals, retry_share=config.retry_share
                 ),
                 chat,
+                environment,
             )
             for index in range(config.documents)
         ]
@@ -72,28 +73,42 @@ def _shuffled(place: int, count: int, seed: int) -> int:
     return int(np.random.default_rng(seed_of(seed, "pass", turn)).permutation(count)[offset])
 
 
-def segment_of(document: Document, chat: ChatFormat) -> Segment:
-    """The document as the chat template renders it; learned are the trained replies, each with its end token."""
+def segment_of(document: Document, chat: ChatFormat, environment: Environment | None = None) -> Segment:
+    """The document as the chat template renders it; learned are the trained replies, each with its end token.
+
+    Args:
+        environment: draws the images that the messages name.
+    """
     messages, trained = document.messages, document.trained
+    keys = [key for message in messages for key in message.images]
+    pictures = {key: cast(Sighted, environment).image(key) for key in keys}
     replies = [place for place, message in enumerate(messages) if message.role == "assistant"]
-    ids = chat.prompt_ids(messages[: replies[0]])
+    ids = chat.expanded(chat.prompt_ids(messages[: replies[0]]), _seen(messages[: replies[0]], pictures))
     sampled = [False] * len(ids)
     for place, following in zip(replies, [*replies[1:], len(messages)], strict=True):
         reply = chat.reply_ids(messages[place].text)
-        heard = chat.feedback_ids(*messages[place + 1 : following]) if following < len(messages) else ()
-        ids += [*reply, *heard]
-        sampled += [trained[place]] * len(reply) + [False] * len(heard)
-    return plain_segment(ids, sampled)
+        heard = messages[place + 1 : following]
+        heard_ids = (
+            chat.expanded(chat.feedback_ids(*heard), _seen(heard, pictures)) if following < len(messages) else []
+        )
+        ids += [*reply, *heard_ids]
+        sampled += [trained[place]] * len(reply) + [False] * len(heard_ids)
+    return plain_segment(ids, sampled, [pictures[key] for key in keys])
 
 
-def plain_segment(ids: Sequence[int], sampled: Sequence[bool]) -> Segment:
-    """A segment that no engine has drawn: ids and what is learned of them."""
+def _seen(messages: Sequence[Message], pictures: Pictures) -> list[np.ndarray]:
+    return [pictures[key] for message in messages for key in message.images]
+
+
+def plain_segment(ids: Sequence[int], sampled: Sequence[bool], pictures: Sequence[np.ndarray] = ()) -> Segment:
+    """A segment that no engine has drawn: ids, what is learned of them, and the pictures of its image placeholders."""
     return Segment(
         token_ids=np.asarray(ids, np.int32),
         sampled=np.asarray(sampled, bool),
         engine_logp=np.zeros(len(ids), np.float32),
         weight_versions=np.full(len(ids), -1, np.int32),
         turns=(),
+        pictures=tuple(pictures),
     )
 
 

@@ -47,7 +47,8 @@ def make_engine(
     """DeepSpeed's engine around the policy, with a parameter group for the model and one for the critic."""
     import deepspeed
 
-    groups = [{"name": "policy", "params": list(policy.model.parameters()), "lr": schedule.learning_rate}]
+    trained = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+    groups = [{"name": "policy", "params": trained, "lr": schedule.learning_rate}]
     if critic is not None and policy.critic is not None:
         groups.append({"name": "critic", "params": list(policy.critic.parameters()), "lr": critic.learning_rate})
     # fused: one kernel over all weights, where the default on CPU is a Python loop over each

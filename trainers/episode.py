@@ -37,6 +37,7 @@ class Segment:
     weight_versions: np.ndarray  # [L] int32, -1 where not sampled
     turns: tuple[Turn, ...]
     images: tuple[str, ...] = ()  # keys, in order of their placeholders
+    pictures: tuple[np.ndarray, ...] = ()  # [H, W, 3] uint8 of each; empty in the run log, which keeps the keys alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,14 @@
 """Episodes as an Arrow record batch: what crosses the object store, and what Parquet keeps. The round trip is exact.
 
-One row per episode, with nested segments and turns. Token arrays come back as read-only views into the batch: nothing
-is copied between the worker that sampled them and the learner that packs them.
+One row per episode, with nested segments and turns. Token arrays and pictures come back as read-only views into the
+batch: nothing is copied between the worker that sampled them and the learner that packs them. Pictures are a column of
+their own beside `SCHEMA`, so that the run log can leave them out.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from itertools import chain, pairwise
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,15 @@ SCHEMA = pa.schema(
     ],
     metadata={FORMAT_KEY: FORMAT},
 )
+PICTURE = pa.struct([("height", pa.int32()), ("width", pa.int32()), ("pixels", pa.large_binary())])
+PICTURES = pa.field("pictures", pa.list_(PICTURE))  # of all segments of the episode, in order
+
+
+def with_pictures(batch: pa.RecordBatch, episodes: Sequence[Episode]) -> pa.RecordBatch:
+    """The batch of these episodes with their pictures, where any of them has some."""
+    if not any(segment.pictures for episode in episodes for segment in episode.segments):
+        return batch
+    return batch.append_column(PICTURES, _lists([_pictures_in(episode) for episode in episodes], _picture_array))
 
 
 def to_batch(episodes: Sequence[Episode]) -> pa.RecordBatch:
@@ -90,6 +101,11 @@ def to_batch(episodes: Sequence[Episode]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
+def without_pictures(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with the keys of its images alone."""
+    return batch.drop_columns([PICTURES.name]) if PICTURES.name in batch.schema.names else batch
+
+
 def from_batch(batch: pa.RecordBatch) -> list[Episode]:
     """The episodes of a batch; extra columns are ignored. Arrays are read-only and keep the batch alive.
 
@@ -106,6 +122,8 @@ def from_batch(batch: pa.RecordBatch) -> list[Episode]:
     bounds = column.offsets.to_numpy()
     segments = _segments_of(column.values.slice(bounds[0], bounds[-1] - bounds[0]))
     bounds = bounds - bounds[0]  # a sliced batch starts in the middle of its segments
+    if PICTURES.name in batch.schema.names:
+        segments = _shown(segments, iter(_pictures_of(batch.column(PICTURES.name))))
     rows = {name: batch.column(name).to_pylist() for name in SCHEMA.names if name != "segments"}
     return [
         Episode(
@@ -179,6 +197,34 @@ def _segments_of(array: pa.StructArray) -> list[Segment]:
         )
         for i in range(len(array))
     ]
+
+
+def _pictures_in(episode: Episode) -> list[np.ndarray]:
+    return [picture for segment in episode.segments for picture in segment.pictures]
+
+
+def _picture_array(pictures: list[np.ndarray]) -> pa.StructArray:
+    children = [
+        pa.array([picture.shape[0] for picture in pictures], pa.int32()),
+        pa.array([picture.shape[1] for picture in pictures], pa.int32()),
+        pa.array([picture.tobytes() for picture in pictures], pa.large_binary()),
+    ]
+    return pa.StructArray.from_arrays(children, fields=list(PICTURE))
+
+
+def _pictures_of(column: pa.ListArray) -> list[np.ndarray]:
+    """Views of all pictures of the column, in order."""
+    array = column.flatten()
+    pixels = array.field("pixels")
+    sizes = zip(array.field("height").to_pylist(), array.field("width").to_pylist(), strict=True)
+    return [
+        np.frombuffer(pixels[place].as_buffer(), np.uint8).reshape(height, width, 3)
+        for place, (height, width) in enumerate(sizes)
+    ]
+
+
+def _shown(segments: list[Segment], pictures: Iterator[np.ndarray]) -> list[Segment]:
+    return [replace(segment, pictures=tuple(islice(pictures, len(segment.images)))) for segment in segments]
 
 
 def _views(array: pa.ListArray) -> list[np.ndarray]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -19,12 +20,15 @@ from envs.base import ViterError, seed_of
 from trainers.compute import Compute
 from trainers.config import LearnerConfig, ModelConfig, ScheduleConfig
 from trainers.deepspeed_engine import gathered, join, make_engine
+from trainers.eyes import Eyes
 from trainers.learner_state import Counters, load_state, save_model, save_state
 from trainers.objectives import Counts, Objective
 from trainers.packing import Batch
-from trainers.policy import CriticSettings, Outputs, Policy, load_model
+from trainers.policy import CriticSettings, Outputs, Policy
+from trainers.pretrained import load_model, saved
 from trainers.schedule import learning_rate
 
+BLANK = np.zeros((64, 64, 3), np.uint8)
 MAX_SKIPS = 10  # updates in a row without a finite gradient: the run is lost, not unlucky
 
 
@@ -37,11 +41,11 @@ class Learner:
 
     def __init__(
         self, engine: Any, model_dir: Path, critic: CriticSettings | None, learner: LearnerConfig,
-        schedule: ScheduleConfig, total_updates: int, reference: Any, seed: int,
+        schedule: ScheduleConfig, total_updates: int, reference: Any, seed: int, eyes: Eyes | None,
     ) -> None:  # fmt: skip
         self._engine, self._model_dir, self._reference = engine, model_dir, reference
         self._critic, self._config, self._schedule = critic, learner, schedule
-        self._total_updates, self._seed = total_updates, seed
+        self._total_updates, self._seed, self._eyes = total_updates, seed, eyes
         self._skips_in_a_row = 0
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self._policy.model.parameters())
@@ -67,12 +71,15 @@ class Learner:
             DataError: no loadable model.
         """
         device = join()
-        policy = Policy(load_model(model_dir, model), critic, seed)
+        eyes = Eyes.load(model_dir)
+        banned = (eyes.image_id,) if eyes else ()
+        policy = Policy(load_model(model_dir, model), critic, seed, banned)
         reference = None
         if with_reference:
-            reference = Policy(load_model(model_dir, model), None).to(device).eval().requires_grad_(False)
+            frozen = Policy(load_model(model_dir, model), None, banned_ids=banned)
+            reference = frozen.to(device).eval().requires_grad_(False)
         engine = make_engine(policy, learner, schedule, critic, bf16=model.dtype == "bfloat16")
-        return cls(engine, model_dir, critic, learner, schedule, total_updates, reference, seed)
+        return cls(engine, model_dir, critic, learner, schedule, total_updates, reference, seed, eyes)
 
     @property
     def _policy(self) -> Policy:
@@ -80,14 +87,18 @@ class Learner:
 
     # ---- learning ----------------------------------------------------------------------------------------------
 
-    def score(self, batch: Batch, *, temperature: float = 1.0) -> Batch:
-        """The batch with log-probs and values of the present weights, and the reference's log-probs if it is held."""
+    def score(self, batch: Batch, *, temperature: float = 1.0, as_sampled: bool = True) -> Batch:
+        """The batch with log-probs and values of the present weights, and the reference's log-probs if it is held.
+
+        Args:
+            as_sampled: of the distribution that replies are drawn from; False keeps the tokens banned from replies.
+        """
         started = time.perf_counter()
         self._engine.eval()
         scored: list[list[Tensor]] = [[], [], []]
         with torch.no_grad():
             for part, is_filler in self._passes(batch):
-                out = Outputs(*self._engine(part, temperature))
+                out = Outputs(*self._engine(part, temperature, False, False, as_sampled))
                 reference_logp = self._reference(part, temperature)[0] if self._reference is not None else out.logp
                 if not is_filler:
                     for column, values in zip(scored, (out.logp, out.values, reference_logp), strict=True):
@@ -176,7 +187,17 @@ class Learner:
         own = -(-len(batch) // rows)
         for number in range(self._most(own)):
             first = min(number, own - 1) * rows
-            yield batch.rows(torch.arange(first, min(first + rows, len(batch)))).to(self._engine.device), number >= own
+            part = self._looked_at(batch.rows(torch.arange(first, min(first + rows, len(batch)))))
+            yield part.to(self._engine.device), number >= own
+
+    def _looked_at(self, part: Batch) -> Batch:
+        """The part with its pictures prepared; among several ranks one without any gets a blank one, see `Policy`."""
+        if self._eyes is None:
+            return part
+        pictures = [picture for row in part.pictures for picture in row]
+        if not pictures and self.world_size > 1:
+            pictures = [BLANK]
+        return part.seen(self._eyes.inputs(pictures))
 
     def _counts(self, batch: Batch) -> tuple[Counts, int]:
         """Denominators of the global minibatch, and its tokens."""
@@ -229,7 +250,8 @@ class Learner:
 
         Collective and lazy: every rank must exhaust it. Under ZeRO-3 one parameter at a time is whole.
         """
-        yield from gathered(self._policy.model)
+        for name, tensor in gathered(self._policy.model):
+            yield from saved(self._policy.model, name, tensor)
 
     def save(self, directory: Path) -> None:
         """`model/` as transformers and vLLM load it, and `learner/` to go on from, at any world size. Rank 0 writes."""

@@ -1,6 +1,6 @@
 """A learner's weights and state as files, whole whatever the sharding: saved at one world size, restored at another.
 
-    model/      a Hugging Face directory: config, safetensors, tokenizer
+    model/      a Hugging Face directory: config, safetensors, tokenizer and image processor
     learner/    state.json: the counters
                 state-00000.safetensors, …: of each parameter `master.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`
 
@@ -68,7 +68,7 @@ def save_state(engine: Any, counters: Counters, directory: Path, *, is_writer: b
         link_moments(engine)
     pending: dict[str, Tensor] = {}
     files = 0
-    for name, parameter in engine.module.named_parameters():
+    for name, parameter in _trained(engine):
         tensors = full_state(engine, parameter)
         if is_writer:
             pending |= {f"{kind}.{name}": tensor for kind, tensor in tensors.items()}
@@ -90,13 +90,16 @@ def load_state(engine: Any, directory: Path) -> Counters:
     try:
         record = json.loads((directory / "state.json").read_text())
         files = sorted(directory.glob("state-*.safetensors"))
-        missing = {name for name, _ in engine.module.named_parameters()}
-        parameters = dict(engine.module.named_parameters())
+        parameters = dict(_trained(engine))
+        missing = set(parameters)
         make_moments(engine, record.pop("adam_step"))
         for file in files:
             for key, value in _by_parameter(load_file(file)):
                 if key not in parameters:
-                    raise DataError(f"{file}: holds {key}, which this model does not have; it is another model's state")
+                    raise DataError(
+                        f"{file}: holds {key}, which this model does not have or does not train; it is the state of "
+                        "another model, or of another setting of model.freeze"
+                    )
                 set_full_state(engine, parameters[key], value)
                 missing.discard(key)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -105,6 +108,11 @@ def load_state(engine: Any, directory: Path) -> Counters:
         raise DataError(f"{directory}: the learner's state lacks {len(missing)} parameters, first {min(missing)}")
     publish_master_weights(engine)
     return Counters(**{**record, "spent": Compute.from_dict(record["spent"])})
+
+
+def _trained(engine: Any) -> Iterator[tuple[str, Any]]:
+    """The parameters that have a state: frozen ones stay as the model's files have them."""
+    return ((name, value) for name, value in engine.module.named_parameters() if value.requires_grad)
 
 
 def _by_parameter(tensors: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:

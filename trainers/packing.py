@@ -7,8 +7,8 @@ Two kinds of position must not be confused. What concerns the policy stands at t
 the critic stands at the last token it had *read*: one place earlier, the end of the prompt for a turn's first token.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -53,7 +53,8 @@ class Batch:
     critic_reads: Tensor  # [B, L] bool, where a value is wanted: before each turn or token, and at cuts
     critic_learns: Tensor  # [B, L] bool, of those, where the value has a target
     turns: Turns
-    images: tuple[tuple[str, ...], ...]  # keys of each row, in order
+    pictures: tuple[tuple[np.ndarray, ...], ...]  # [H, W, 3] uint8 of each row, in order of their placeholders
+    vision: Mapping[str, Tensor] = field(default_factory=dict)  # what the vision tower reads of them, once prepared
     old_logp: Tensor | None = None  # [B, L] float32, of the policy before the step's first update
     reference_logp: Tensor | None = None  # [B, L] float32, of the frozen starting policy
     values: Tensor | None = None  # [B, L] float32, where `critic_reads`
@@ -66,7 +67,7 @@ class Batch:
     def rows(self, index: Tensor) -> "Batch":
         """These rows. The table of turns stays whole: `turn_ids` keep their meaning."""
         chosen = {f.name: getattr(self, f.name)[index] for f in fields(self) if _is_rowwise(getattr(self, f.name))}
-        return replace(self, **chosen, images=tuple(self.images[i] for i in index.tolist()))
+        return replace(self, **chosen, pictures=tuple(self.pictures[i] for i in index.tolist()))
 
     def scored(self, *, old_logp: Tensor, values: Tensor, reference_logp: Tensor | None) -> "Batch":
         """The batch with what a learner says of it."""
@@ -77,7 +78,11 @@ class Batch:
         if self.token_ids.device == device:
             return self
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if _is_rowwise(getattr(self, f.name))}
-        return replace(self, **moved)
+        return replace(self, **moved, vision={name: tensor.to(device) for name, tensor in self.vision.items()})
+
+    def seen(self, inputs: Mapping[str, Tensor]) -> "Batch":
+        """The batch with its pictures prepared for the vision tower (`Eyes.inputs`)."""
+        return replace(self, vision=inputs)
 
     def shuffled(self, epochs: int, minibatches: int, seed: tuple[int, ...]) -> Iterator["Batch"]:
         """`epochs` × `minibatches` minibatches; each epoch deals every row out once, by the counters (seed, epoch)."""
@@ -114,12 +119,10 @@ def pack(episodes: Sequence[Episode], *, row_tokens: int, unit: Unit = "turn", r
     batch = _empty(rows, width)
     table: dict[str, list[float]] = {f.name: [] for f in fields(Turns)}
     place = iter(zip(segments, places, strict=True))
-    images: list[list[str]] = [[] for _ in range(rows)]
     for number, episode in enumerate(episodes):
         for _ in episode.segments:
             segment, (row, offset) = next(place)
             _write(batch, segment, row, offset)
-            images[row] += segment.images
             for turn in segment.turns:
                 batch["turn_ids"][row, offset + turn.start : offset + turn.stop] = len(table["row"])
                 entry = (row, offset + turn.start, offset + turn.stop, turn.reward, number, False, episode.terminated)
@@ -128,18 +131,16 @@ def pack(episodes: Sequence[Episode], *, row_tokens: int, unit: Unit = "turn", r
         table["is_last"][-1:] = [True]
     turns = _turns(table)
     _mark_critic(batch, turns, unit)
-    return _batch(batch, turns, images)
+    return _batch(batch, turns, _pictures(segments, places, rows))
 
 
 def pack_segments(segments: Sequence[Segment], *, row_tokens: int) -> Batch:
     """Segments without rewards (SFT) as rows. As `pack`, with an empty table of turns and nothing for a critic."""
     places, rows, width = _place([len(s.token_ids) for s in segments], row_tokens, 1)
     batch = _empty(rows, width)
-    images: list[list[str]] = [[] for _ in range(rows)]
     for segment, (row, offset) in zip(segments, places, strict=True):
         _write(batch, segment, row, offset)
-        images[row] += segment.images
-    return _batch(batch, _turns({f.name: [] for f in fields(Turns)}), images)
+    return _batch(batch, _turns({f.name: [] for f in fields(Turns)}), _pictures(segments, places, rows))
 
 
 def _place(lengths: Sequence[int], row_tokens: int, multiple: int) -> tuple[list[tuple[int, int]], int, int]:
@@ -167,6 +168,16 @@ def _place(lengths: Sequence[int], row_tokens: int, multiple: int) -> tuple[list
     if max(loads) > row_tokens:  # rare: balancing needs more room than the tight fit
         balanced, loads = first_fit, bins
     return [balanced[i] for i in range(len(lengths))], rows, max(1, *loads)
+
+
+def _pictures(
+    segments: Sequence[Segment], places: Sequence[tuple[int, int]], rows: int
+) -> tuple[tuple[np.ndarray, ...], ...]:
+    """Each row's pictures in order of their placeholders: by the place of their segment, not by its number."""
+    found: list[list[np.ndarray]] = [[] for _ in range(rows)]
+    for (row, _), segment in sorted(zip(places, segments, strict=True), key=lambda pair: pair[0]):
+        found[row] += segment.pictures
+    return tuple(map(tuple, found))
 
 
 def _empty(rows: int, width: int) -> dict[str, np.ndarray]:
@@ -199,12 +210,12 @@ def _write(batch: dict[str, np.ndarray], segment: Segment, row: int, offset: int
     batch["weight_versions"][here] = segment.weight_versions
 
 
-def _batch(arrays: dict[str, np.ndarray], turns: Turns, images: list[list[str]]) -> Batch:
+def _batch(arrays: dict[str, np.ndarray], turns: Turns, pictures: tuple[tuple[np.ndarray, ...], ...]) -> Batch:
     """The finished batch. The padding of each row, always at its end, becomes a segment of its own."""
     for row, used in enumerate(arrays["is_token"].sum(1)):
         arrays["positions"][row, used:] = np.arange(arrays["positions"].shape[1] - used)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return Batch(**tensors, turns=turns, images=tuple(map(tuple, images)))
+    return Batch(**tensors, turns=turns, pictures=pictures)
 
 
 def _turns(table: dict[str, list[float]]) -> Turns:

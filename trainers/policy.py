@@ -1,19 +1,15 @@
-"""The policy and its critic: any Hugging Face causal language model, and a small head that reads its hidden states."""
+"""The policy and its critic: any Hugging Face language or vision-language model, and a small head on its hidden states."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
-from envs.base import DataError
-from trainers.config import ModelConfig
+from trainers import rope
 from trainers.packing import Batch
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+BANNED_LOGIT = -1e4  # never drawn: the engine takes so much from it that the odds are 0 in float32, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,16 +46,20 @@ class ValueHead(nn.Module):
 
 
 class Policy(nn.Module):
-    """A causal language model, with a value head where there is a critic.
+    """A causal language model, one that sees or not, with a value head where there is a critic.
 
     Rows hold several segments: `position_ids` that restart and no attention mask let transformers build the
     block-diagonal mask itself. Logits are computed for the positions that predict a sampled token and for no others:
     prompt, feedback and padding would cost memory and time and are never looked at.
     """
 
-    def __init__(self, model: Any, critic: CriticSettings | None, seed: int = 0) -> None:
+    def __init__(
+        self, model: Any, critic: CriticSettings | None, seed: int = 0, banned_ids: tuple[int, ...] = ()
+    ) -> None:
+        """Args: banned_ids: tokens that are never drawn, as `ChatFormat.banned_ids`."""
         super().__init__()
         self.model = model
+        self._banned_ids = list(banned_ids)
         self.critic: ValueHead | None = None
         self._critic_detached = critic is not None and critic.detached
         if critic is not None:
@@ -73,22 +73,27 @@ class Policy(nn.Module):
         model.get_output_embeddings().register_forward_pre_hook(self._select)
 
     def forward(
-        self, batch: Batch, temperature: float = 1.0, entropy_gradient: bool = False, critic_alone: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, batch: Batch, temperature: float = 1.0, entropy_gradient: bool = False, critic_alone: bool = False,
+        as_sampled: bool = True,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """The fields of `Outputs`, as a plain tuple: DeepSpeed's hooks rebuild what they are handed.
 
         Args:
             temperature: divides the logits, as in sampling.
             entropy_gradient: entropy is a loss term, not only watched.
             critic_alone: stop the critic's gradient at the trunk, whatever the settings say.
+            as_sampled: without the banned tokens, as replies are drawn; False is the model's whole distribution.
         """
         shape = batch.token_ids.shape
         wide = (1, -1) if self._as_one_row else shape
         predicted = batch.sampled[:, 1:]  # token i+1 is predicted at position i
         self._predicts = nn.functional.pad(predicted, (0, 1)).view(wide)
         logits = self.model(
-            input_ids=batch.token_ids.view(wide), position_ids=batch.positions.view(wide), use_cache=False
-        ).logits
+            input_ids=batch.token_ids.view(wide), position_ids=rope.positions(self.model, batch, wide), use_cache=False,
+            **(batch.vision if any(batch.pictures) else {}),
+        ).logits  # fmt: skip
+        if self._banned_ids and as_sampled:
+            logits = logits.index_fill(-1, torch.tensor(self._banned_ids, device=logits.device), BANNED_LOGIT)
         hidden, self._hidden = self._hidden.view(*shape, -1), torch.empty(0)
         logp, entropy = _logp_and_entropy(
             logits, batch.token_ids[:, 1:][predicted], temperature, entropy_gradient=entropy_gradient
@@ -99,7 +104,15 @@ class Policy(nn.Module):
             if self._critic_detached or critic_alone:
                 read = read.detach()
             values = values.masked_scatter(batch.critic_reads, self.critic(read))
-        return _spread(logp, batch.sampled), _spread(entropy, batch.sampled), values
+        logp = _spread(logp, batch.sampled)
+        if batch.vision and not any(batch.pictures):
+            logp = logp + self._idle_tower(batch)
+        return logp, _spread(entropy, batch.sampled), values
+
+    def _idle_tower(self, batch: Batch) -> Tensor:
+        """0, by way of the vision tower: ranks that shard it must all pass through it, whatever their rows hold."""
+        features = self.model.get_image_features(**batch.vision).pooler_output
+        return sum(part.float().sum() for part in features) * 0.0
 
     def _select(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Before the output head: keep the hidden states for the critic, hand the head the wanted ones alone.
@@ -125,20 +138,3 @@ def _logp_and_entropy(
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
     """[N] values to their places in [B, L], 0 elsewhere."""
     return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)
-
-
-def load_model(directory: Path, config: ModelConfig) -> Any:
-    """The causal language model of a Hugging Face directory, in the type and with the attention the settings name.
-
-    Raises:
-        DataError: there is no such model, or its files are damaged.
-    """
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=DTYPES[config.dtype], attn_implementation=config.attention
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{directory}: not a causal language model that transformers loads: {error}") from None
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model

@@ -20,20 +20,23 @@ QUIET = {
 for _name, _value in QUIET.items():
     os.environ.setdefault(_name, _value)  # vLLM reads some of these as it is imported
 
+import numpy as np  # noqa: E402
 from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest  # noqa: E402
-from vllm.inputs.engine import tokens_input  # noqa: E402
 from vllm.sampling_params import RequestOutputKind, SamplingParams  # noqa: E402
 from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: E402
 
 from cluster.config import EngineConfig  # noqa: E402
 from cluster.engine import model_files, weights  # noqa: E402
+from cluster.engine.history import Placeholders  # noqa: E402
 from cluster.engine.node_files import NodeFiles  # noqa: E402
-from cluster.engine.reply import EngineDead, Reply, WeightsRefused  # noqa: E402
+from cluster.engine.reply import EngineDead, History, Reply, WeightsRefused  # noqa: E402
 from cluster.engine.settings import arguments, check_cache, check_model, environment  # noqa: E402
 from cluster.weights import WeightParcel, pack_weights  # noqa: E402
 from envs.base import ConfigError, DataError  # noqa: E402
+from trainers.eyes import Eyes  # noqa: E402
 
+NEVER = -100.0  # the lowest bias vLLM takes: odds of e⁻¹⁰⁰
 CLOSE_S = 1.0  # then the engine's process is killed: it holds nothing that is worth waiting for
 
 
@@ -45,12 +48,15 @@ class Engine:
     are drawn by the new weights from a history computed anew with them.
     """
 
-    def __init__(self, llm: AsyncLLM, shapes: model_files.TensorShapes, *, weight_version: int):
+    def __init__(
+        self, llm: AsyncLLM, shapes: model_files.TensorShapes, *, weight_version: int, eyes: Eyes | None = None
+    ):
         self.llm = llm
         self.weight_version = weight_version
         self.weight_digest = ""
         """Digest of the last parcel; empty while the weights are those of the model's directory."""
         self._shapes = shapes
+        self._placeholders = Placeholders(eyes)
         self._files = NodeFiles()
         self._refusal: str | None = None
         self._is_changing = asyncio.Lock()
@@ -65,6 +71,7 @@ class Engine:
             EngineDead: vLLM could not start; its log says why.
         """
         shapes = check_model(Path(model_dir))
+        eyes = Eyes.load(model_dir)
         check_cache(Path(model_dir), config)
         with environment(config):
             try:
@@ -73,7 +80,7 @@ class Engine:
                 raise ConfigError(f"{model_dir}: vLLM refuses these engine settings for it ({_line(error)})") from error
             except RuntimeError as error:
                 raise EngineDead(f"{model_dir}: vLLM did not start ({_line(error)}); its log above says why") from error
-        engine = cls(llm, shapes, weight_version=weight_version)
+        engine = cls(llm, shapes, weight_version=weight_version, eyes=eyes)
         await llm.update_weight_version(str(weight_version))
         return engine
 
@@ -84,22 +91,26 @@ class Engine:
 
     async def generate(
         self, token_ids: Sequence[int], *, seed: int, temperature: float, max_tokens: int, stop_ids: Sequence[int],
-        request_id: str | None = None,
+        pictures: Sequence[np.ndarray] = (), banned_ids: Sequence[int] = (), request_id: str | None = None,
     ) -> Reply:  # fmt: skip
         """One response to `token_ids`. The same seed draws the same tokens, whatever else is running.
 
         Args:
+            pictures: [H, W, 3] uint8 of every image whose placeholder, expanded, stands in `token_ids`, in order.
+            banned_ids: tokens that are never drawn; log-probs are those of the distribution without them.
             temperature: 0 is greedy, and log-probs are then those at temperature 1.
             stop_ids: the only tokens that end it; the one that did is the reply's last.
         Raises:
-            DataError: prompt and `max_tokens` do not fit the engine's longest sequence.
+            DataError: prompt and `max_tokens` do not fit the engine's longest sequence, or the engine would write an
+                image with other tokens than these.
             EngineDead, WeightsRefused: it cannot answer any more, or not until good weights arrive.
         """
         parameters = SamplingParams(
             seed=seed, temperature=temperature, max_tokens=max_tokens, stop_token_ids=list(stop_ids), ignore_eos=True,
             logprobs=0, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, skip_clone=True,
+            logit_bias=dict.fromkeys(banned_ids, NEVER) or None,
         )  # fmt: skip
-        output = await self._run(token_ids, parameters, request_id)
+        output = await self._run(token_ids, pictures, parameters, request_id)
         answer = output.outputs[0]
         return Reply(
             token_ids=list(answer.token_ids),
@@ -110,13 +121,13 @@ class Engine:
             cached_tokens=output.num_cached_tokens or 0,
         )
 
-    async def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probs at temperature 1 of each sequence's tokens but its first, under the weights of now."""
+    async def score(self, histories: Sequence[History]) -> list[list[float]]:
+        """Log-probs at temperature 1 of each history's tokens but its first, under the weights of now."""
         parameters = SamplingParams(
             max_tokens=1, prompt_logprobs=0, flat_logprobs=True, detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY, temperature=0.0,
         )  # fmt: skip
-        outputs = await asyncio.gather(*(self._run(ids, parameters.clone(), None) for ids in sequences))
+        outputs = await asyncio.gather(*(self._run(*history, parameters.clone(), None) for history in histories))
         return [_prompt_logp(output) for output in outputs]
 
     async def update_weights(self, parcel: WeightParcel) -> None:
@@ -171,7 +182,10 @@ class Engine:
         self.llm.shutdown = _nothing  # its __del__ calls it once more, perhaps when the interpreter is half gone
         await asyncio.to_thread(self._files.close)
 
-    async def _run(self, token_ids: Sequence[int], parameters: SamplingParams, request_id: str | None) -> Any:
+    async def _run(
+        self, token_ids: Sequence[int], pictures: Sequence[np.ndarray], parameters: SamplingParams,
+        request_id: str | None,
+    ) -> Any:  # fmt: skip
         self.require_weights()
         room = self.llm.model_config.max_model_len - len(token_ids)
         if not token_ids or (parameters.max_tokens or 0) > room:
@@ -181,10 +195,12 @@ class Engine:
             )
         final = None
         with deaths_named():
-            prompt = tokens_input(list(token_ids))
+            prompt = self._placeholders.prompt(token_ids, pictures)
             async for output in self.llm.generate(prompt, parameters, request_id or uuid.uuid4().hex):
                 final = output
         assert final is not None
+        if pictures:
+            self._placeholders.check(token_ids, final.prompt_token_ids)
         return final
 
     async def _transfer(self, parcel: WeightParcel) -> None:

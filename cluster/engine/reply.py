@@ -1,8 +1,19 @@
-"""What an engine answers, and how it fails. Imports without vLLM."""
+"""What an engine is asked, what it answers, and how it fails. Imports without vLLM."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from envs.base import ViterError
+
+
+class History(NamedTuple):
+    """Token ids, and the pictures [H, W, 3] uint8 whose expanded placeholders stand in them, in order."""
+
+    token_ids: Sequence[int]
+    pictures: Sequence[np.ndarray] = ()
 
 
 class EngineDead(ViterError):

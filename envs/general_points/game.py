@@ -43,7 +43,8 @@ class GeneralPoints:
     }
     presentation: ClassVar[tuple[str, ...]] = ("viter", "resolution")
     tasks_word: ClassVar[str] = "hands"
-    phrases: ClassVar[tuple[str, ...]] = prompts.PHRASES + prompts.VISION_PHRASES
+    phrases: ClassVar[tuple[str, ...]] = prompts.PHRASES
+    vision_phrases: ClassVar[tuple[str, ...]] = prompts.VISION_PHRASES
 
     def __init__(self, **options: Any) -> None:
         self.options = validated(GeneralPointsOptions, options, source=f"{NAME} options")

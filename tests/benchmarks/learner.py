@@ -20,7 +20,8 @@ from trainers.episode import Segment
 from trainers.learner import Learner
 from trainers.objectives import PpoObjective
 from trainers.packing import Batch, pack_segments
-from trainers.policy import CriticSettings, ValueHead, load_model
+from trainers.policy import CriticSettings, ValueHead
+from trainers.pretrained import load_model
 
 ROUNDS = 12
 LEARNER = LearnerConfig(row_tokens=512, rows_per_pass=4)

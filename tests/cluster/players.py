@@ -30,7 +30,9 @@ class Script:
         self.histories: list[list[int]] = []
         self.seeds: list[int] = []
 
-    async def __call__(self, token_ids, *, seed, temperature, max_tokens, stop_ids) -> Reply:
+    async def __call__(
+        self, token_ids, *, seed, temperature, max_tokens, stop_ids, pictures=(), banned_ids=()
+    ) -> Reply:
         self.histories.append(list(token_ids))
         self.seeds.append(seed)
         ids = self._chat.reply_ids(self._texts[len(self.seeds) - 1])
@@ -58,7 +60,9 @@ class WrongThenRight:
         self.calls = 0
         self.is_dead = False
 
-    async def generate(self, token_ids, *, seed, temperature, max_tokens, stop_ids) -> Reply:
+    async def generate(
+        self, token_ids, *, seed, temperature, max_tokens, stop_ids, pictures=(), banned_ids=()
+    ) -> Reply:
         self.calls += 1
         await asyncio.sleep(self._turn_s * (seed % 7))
         is_right = seed_of(seed, "luck") % 3 == 0

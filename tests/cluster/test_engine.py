@@ -13,7 +13,7 @@ import torch
 
 from cluster.config import EngineConfig
 from cluster.engine.node_files import NodeFiles
-from cluster.engine.reply import EngineDead, WeightsRefused
+from cluster.engine.reply import EngineDead, History, WeightsRefused
 from cluster.weights import pack_weights
 from envs.base import ConfigError, DataError
 
@@ -118,7 +118,7 @@ async def test_a_repeated_history_comes_from_the_cache(engine):
 
 async def test_scores_are_log_probs_of_whole_sequences_at_temperature_one(engine, models):
     model, sequences = reference(models[0]), [PROMPT[:50], PROMPT[:200], PROMPT[7:9]]
-    for ids, logp in zip(sequences, await engine.score(sequences), strict=True):
+    for ids, logp in zip(sequences, await engine.score([History(ids) for ids in sequences]), strict=True):
         assert len(logp) == len(ids) - 1
         assert torch.allclose(torch.tensor(logp), logp_of(model, ids, 1), atol=3e-4)
 
@@ -162,7 +162,7 @@ async def test_weights_that_do_not_match_their_digest_are_refused_and_nothing_is
     await asyncio.sleep(0.05)
     with pytest.raises(WeightsRefused, match=r"weight version 8 was refused: .*digest"):
         await engine.update_weights(dataclasses.replace(good, digest="0" * 64))
-    for call in (greedy(engine), engine.score([PROMPT])):
+    for call in (greedy(engine), engine.score([History(PROMPT)])):
         with pytest.raises(WeightsRefused, match="digest"):
             await call
     assert engine.weight_version == 7

@@ -16,7 +16,7 @@ class SeededEngine:
         self.weight_version = -1
         self._vocabulary = len(chat_format().tokenizer)
 
-    async def generate(self, token_ids, *, seed, temperature, max_tokens, stop_ids):
+    async def generate(self, token_ids, *, seed, temperature, max_tokens, stop_ids, pictures=(), banned_ids=()):
         count = 3 + seed % 18
         await asyncio.sleep(0.002 * count)
         ids = [seed_of(seed, len(token_ids), place) % self._vocabulary for place in range(count)]

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from cluster.config import RunConfig
+from cluster.engine.reply import History
 from envs.base import validated
 from trainers.episode_arrow import from_batch
 from trainers.nano.model import create
@@ -201,7 +202,7 @@ def test_a_real_engine_is_killed_and_replaced(cluster, model):
         assert {(e.step, e.index) for e in second} == {(1, index) for index in range(24)}
         assert {e.worker for e in second} <= {"rollout-0", "rollout-0.2"}
         assert all(int(s.weight_versions[s.sampled].min()) == 1 for e in second for s in e.segments)
-        scores = cluster.get(run.actor.probe.remote([[5, 6, 7, 8]]), timeout=60)
+        scores = cluster.get(run.actor.probe.remote([History([5, 6, 7, 8])]), timeout=60)
         assert list(scores) == ["rollout-0.2"]
         wait_until(lambda: not any(map(is_running, children)), 30)
     finally:

@@ -14,7 +14,8 @@ from trainers.config import LearnerConfig, ModelConfig, PpoConfig, ScheduleConfi
 from trainers.learner import MAX_SKIPS, DivergedError, Learner
 from trainers.objectives import Counts, PpoObjective, SftObjective, with_advantages
 from trainers.packing import Batch, pack
-from trainers.policy import CriticSettings, Outputs, Policy, load_model
+from trainers.policy import CriticSettings, Outputs, Policy
+from trainers.pretrained import load_model
 
 pytestmark = pytest.mark.slow
 

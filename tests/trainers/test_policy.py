@@ -5,7 +5,8 @@ from envs.base import DataError
 from tests.trainers.samples import make_episodes, make_model
 from trainers.config import ModelConfig
 from trainers.packing import Batch, pack
-from trainers.policy import CriticSettings, Outputs, Policy, load_model
+from trainers.policy import CriticSettings, Outputs, Policy
+from trainers.pretrained import load_model
 
 FLOAT32 = ModelConfig(dtype="float32")
 
@@ -136,5 +137,5 @@ def test_a_shared_critic_shapes_the_trunk(policy, batch):
 
 
 def test_what_is_no_model_is_said_in_one_sentence(tmp_path):
-    with pytest.raises(DataError, match="not a causal language model"):
+    with pytest.raises(DataError, match="not a language model"):
         load_model(tmp_path, FLOAT32)

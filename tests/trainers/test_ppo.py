@@ -16,7 +16,8 @@ from trainers.config import LearnerConfig, ModelConfig, PpoConfig, ScheduleConfi
 from trainers.episode import Episode, Segment, Turn, Usage
 from trainers.journal import StageJournal
 from trainers.learner import Learner
-from trainers.policy import CriticSettings, load_model
+from trainers.policy import CriticSettings
+from trainers.pretrained import load_model
 
 pytestmark = pytest.mark.slow
 
