@@ -31,9 +31,9 @@ def stream(config: SftConfig, environment: Environment, chat: ChatFormat) -> Str
         DataError: the corpus is a file that is missing or has a bad row.
     """
     if config.corpus == "nano-base":
-        from trainers.nano import base_corpus
+        from trainers.nano import bases
 
-        return base_corpus.stream(chat, documents=config.documents, seed=config.seed)
+        return bases.stream(environment, chat, documents=config.documents, seed=config.seed)
     if config.corpus == "expert":
         return _expert_stream(config, environment, chat)
     return _file_stream(config, chat)

@@ -23,7 +23,7 @@ def chat():
 def documents(chat):
     """(kind, segment, text, learned text) of a few updates."""
     update = base_corpus.stream(chat, documents=200, seed=1)
-    kinds = base_corpus._kinds(200)
+    kinds = base_corpus.spread(base_corpus.SHARES, 200)
     return [
         (
             kind,
@@ -58,8 +58,10 @@ def test_an_update_depends_on_its_seed_and_step_alone(chat):
 
 
 def test_an_update_holds_the_kinds_in_their_shares():
-    assert Counter(base_corpus._kinds(200)) == base_corpus.SHARES
-    assert Counter(base_corpus._kinds(25)) == {kind: share // 8 for kind, share in base_corpus.SHARES.items()}
+    assert Counter(base_corpus.spread(base_corpus.SHARES, 200)) == base_corpus.SHARES
+    assert Counter(base_corpus.spread(base_corpus.SHARES, 25)) == {
+        kind: share // 8 for kind, share in base_corpus.SHARES.items()
+    }
 
 
 def test_only_the_formula_of_a_numeric_document_is_learned(documents):

@@ -10,8 +10,10 @@ hands appear nowhere.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
+
+import numpy as np
 
 from envs.base import seed_of
 from envs.general_points import hands, mistakes, prompts, verifier
@@ -34,23 +36,23 @@ Rule = tuple[int, int, int]
 
 def stream(chat: ChatFormat, *, documents: int, seed: int) -> Callable[[int], list[Segment]]:
     """The segments of each update, in the proportions of `SHARES`. Depends on (seed, step) alone."""
-    kinds = _kinds(documents)
+    kinds = spread(SHARES, documents)
 
     def update(step: int) -> list[Segment]:
-        pen = _Pen(chat, random.Random(seed_of(seed, "nano-base", step)))
+        pen = Pen(chat, random.Random(seed_of(seed, "nano-base", step)))
         return [getattr(pen, kind)() for kind in kinds]
 
     return update
 
 
-def _kinds(documents: int) -> list[str]:
+def spread(shares: Mapping[str, int], documents: int) -> list[str]:
     """One kind per document: the kinds spread evenly, in proportion to their shares."""
-    slots = [((place + 0.5) / share, kind) for kind, share in SHARES.items() for place in range(share)]
-    spread = [kind for _, kind in sorted(slots)]
-    return [spread[index * len(spread) // documents] for index in range(documents)]
+    slots = [((place + 0.5) / share, kind) for kind, share in shares.items() for place in range(share)]
+    kinds = [kind for _, kind in sorted(slots)]
+    return [kinds[index * len(kinds) // documents] for index in range(documents)]
 
 
-class _Pen:
+class Pen:
     """Writes documents. Draws everything from `draw`."""
 
     def __init__(self, chat: ChatFormat, draw: random.Random):
@@ -58,6 +60,7 @@ class _Pen:
         self.draw = draw
         self.ids: list[int] = []
         self.learned: list[bool] = []
+        self.pictures: list[np.ndarray] = []
 
     # ------------------------------------------------------------ kinds
     def num(self) -> Segment:
@@ -136,7 +139,7 @@ class _Pen:
         self._add(self.chat.reply_ids(text), learn=True)
 
     def _begin(self, ids: list[int]) -> None:
-        self.ids, self.learned = [], []
+        self.ids, self.learned, self.pictures = [], [], []
         self._add(ids or [self.chat.tokenizer.bos_token_id], learn=False)
 
     def _write(self, text: str, *, learn: bool) -> None:
@@ -147,7 +150,7 @@ class _Pen:
         self.learned += [learn] * len(ids)
 
     def _finished(self) -> Segment:
-        return plain_segment(self.ids, self.learned)
+        return plain_segment(self.ids, self.learned, self.pictures)
 
     # ------------------------------------------------------------ draws
     def _numeric_hand(self) -> Ranks:
@@ -180,12 +183,16 @@ class _Pen:
 
 def question(rule: Rule, cards: tuple[str, ...]) -> str:
     """The task's own question under any rule."""
+    before, after = prompts.question(TARGET, "ten")
+    return under(rule, f"{before}{prompts.card_list(cards)}{after}")
+
+
+def under(rule: Rule, asked: str) -> str:
+    """A question that states the rule `ten`, stating another."""
     jack, queen, king = rule
     several = f"'J', 'Q', and 'K' count as '{jack}', '{queen}', and '{king}' respectively."
     note = f"'J', 'Q', and 'K' count as '{jack}'." if jack == queen == king else several
-    before, after = prompts.question(TARGET, "ten")
-    stated = prompts.FACE_MESSAGES["ten"]
-    return f"{before.replace(stated, note)}{prompts.card_list(cards)}{after.replace(stated, note)}"
+    return asked.replace(prompts.FACE_MESSAGES["ten"], note)
 
 
 def _cards(ranks: Ranks) -> tuple[str, ...]:

@@ -44,8 +44,12 @@ def create(
         environment: whose phrases the tokenizer holds as single tokens.
         sees: a vision-language model, with its image processor.
     """
+    from transformers.utils import logging
+
     from trainers.nano.phrases import phrases
 
+    logging.set_verbosity_error()  # it warns of Idefics3's own defaults, and draws a bar for each file
+    logging.disable_progress_bar()
     size = size or NanoSize()
     directory.mkdir(parents=True, exist_ok=True)
     words = tokenizer.build(phrases(environment, sees=sees), sees=sees)

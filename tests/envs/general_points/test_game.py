@@ -41,7 +41,7 @@ def test_the_expert_answers_in_the_taught_layout():
 
 def test_all_words_are_listed_phrases_and_small_holes():
     hole = re.compile(r"[A-Z]|[0-9]+|[-+*/()]")
-    phrases = sorted(GeneralPoints.phrases, key=len, reverse=True)
+    phrases = sorted([*GeneralPoints.phrases, *GeneralPoints.vision_phrases], key=len, reverse=True)
     token = re.compile("|".join([*map(re.escape, phrases), hole.pattern]))
     for face_cards, modality in product(("ten", "rank"), ("language", "vision")):
         game = GeneralPoints(face_cards=face_cards, rewards="reference", modality=modality)

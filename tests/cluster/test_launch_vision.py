@@ -1,0 +1,75 @@
+"""A whole run on pictures with the real parts: SFT and PPO of a model that sees, on one rank and on two."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster import launch
+from cluster.config import RunConfig
+from envs.base import validated
+from trainers.chat import ChatFormat
+from trainers.checkpoints import Checkpoints
+from trainers.runlog import read_episodes, read_metrics
+
+pytestmark = pytest.mark.slow
+
+ENGINE = {"dtype": "float32", "prefix_cache": True, "max_model_len": 256, "max_num_seqs": 16}
+SFT = {"steps": 2, "documents": 8, "corpus": "nano-base", "schedule": {"learning_rate": 1e-3}}
+PPO = {
+    "steps": 2, "episodes": 8, "viter": 2, "answer_tokens": 16, "minibatches": 2, "epochs": 1, "checkpoint_every": 1,
+    "schedule": {"learning_rate": 1e-3}, "unit": "token", "probe_tolerance": 0.001,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_cluster():
+    import ray
+
+    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, object_store_memory=2**28)
+    yield
+    ray.shutdown()
+
+
+def config(store: Path, learner=None, **sections) -> RunConfig:
+    data = {
+        "name": "seen",
+        "environment": {
+            "name": "general_points",
+            "options": {"modality": "vision", "suits": "black", "resolution": 64, "hands": "train"},
+        },
+        "model": {"source": "nano", "dtype": "float32"},
+        "learner": {"row_tokens": 256, **(learner or {})},
+        "rollout": {"episodes_in_flight": 8, "engine": ENGINE},
+        "store": {"uri": str(store)},
+        **sections,
+    }
+    return validated(RunConfig, data, source="test")
+
+
+def test_a_run_on_pictures_learns_from_what_its_engine_saw(tmp_path: Path):
+    """The probe passes after every sync, and learner and engine agree on every token of every sampled episode."""
+    result = launch.run(config(tmp_path, sft=SFT, ppo=PPO), progress=lambda _: None)
+    assert set(result.checkpoints) == {"sft", "ppo"}
+    rows = read_metrics(tmp_path / "seen-ppo")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(row["logp_gap"] < 1e-4 for row in rows)
+    assert all(row["grad_norm"] > 0 for row in rows)
+    for episode in read_episodes(tmp_path / "seen-ppo", 1):
+        [segment] = episode.segments
+        assert segment.images == (episode.task.id,)
+        assert segment.pictures == ()  # the log keeps the key; the environment draws it again
+    model = Checkpoints(tmp_path, "seen-ppo").newest()
+    assert model is not None
+    assert ChatFormat.load(Path(model.uri) / "model").eyes is not None
+
+
+def test_two_ranks_learn_from_pictures_what_one_does(tmp_path: Path):
+    """Sharded under ZeRO-2, with rows of text alone among those with pictures; the tower of one run stays frozen."""
+    frozen = {"source": "nano", "dtype": "float32", "freeze": ["vision"]}
+    losses = []
+    for name, learner in (("one", {}), ("two", {"workers": 2, "zero_stage": 2})):
+        launch.run(
+            config(tmp_path / name, learner, sft={**SFT, "documents": 16}, model=frozen), progress=lambda _: None
+        )
+        losses.append([row["loss"] for row in read_metrics(tmp_path / name / "seen-sft")])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
