@@ -8,7 +8,7 @@ An environment is one folder and one entry point in the group `viter.environment
 options and returns an `Environment` (see `task`). Everything here is pure: tasks are named by counters, verdicts depend
 on their arguments alone, and no text of a model is ever executed.
 
-Knows no torch, Ray, vLLM or HTTP. Start reading at `task`, then `general_points`.
+Knows no torch, Ray, vLLM or HTTP. Start reading at `task`, then `general_points` and `virl`.
 """
 
 import difflib
@@ -25,7 +25,10 @@ from envs.task import Environment
 Factory = Callable[..., Environment]
 
 ENTRY_POINTS = "viter.environments"
-_built_in = {"general_points": "envs.general_points:GeneralPoints"}  # so that a checkout works uninstalled too
+_built_in = {  # so that a checkout works uninstalled too
+    "general_points": "envs.general_points:GeneralPoints",
+    "virl": "envs.virl:Virl",
+}
 _registered: dict[str, Factory] = {}
 
 

@@ -12,7 +12,8 @@ MAX_ANSWER_CHARS = 16_384  # what lies beyond is not read; an answer of 512 toke
 NOTHING = "None"  # what an absent or unusable field reads as
 
 _decode = json.JSONDecoder().decode
-_LOOSE = {key: f'"{key}": ' for key in ("formula", "cards", "number", "action")}
+_FIELDS = ("formula", "cards", "number", "action", "current observation", "current instruction")
+_LOOSE = {key: f'"{key}": ' for key in _FIELDS}
 _UNWRAPPED = re.compile(r"[\[\]'\" ]")
 
 

@@ -87,7 +87,7 @@ class TextEnv(gymnasium.Env[Observation, str]):
 
 def register() -> None:
     """Make the ids known to `gymnasium.make`. Importing this module does it; doing it again changes nothing."""
-    for name, environment in {"GeneralPoints": "general_points"}.items():
+    for name, environment in {"GeneralPoints": "general_points", "VIRL": "virl"}.items():
         key = f"viter/{name}-v0"
         if key not in gymnasium.registry:
             gymnasium.register(key, entry_point="envs.gymnasium_face:TextEnv", kwargs={"environment": environment})

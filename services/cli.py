@@ -176,6 +176,47 @@ def verify() -> None:
 
 
 @app.command()
+def rail(
+    routes: Annotated[Path, typer.Argument(help="A route file: [[route, ...], k]", metavar="ROUTES.json")],
+    route: Annotated[int, typer.Option(min=0, help="Its number in the file, from 0.")] = 0,
+    actions: Annotated[str, typer.Option(help="The action space: absolute or relative.")] = "absolute",
+    straight_line_length: Annotated[int, typer.Option(min=0, max=50, help="Steps along a leg.")] = 2,
+    drop_rate: Annotated[float, typer.Option(min=0, help="Chance of a step to be left out, below 1.")] = 0.0,
+    legacy_headings: Annotated[
+        bool, typer.Option("--legacy-headings", help="Do not wrap turns at 360 degrees.")
+    ] = False,
+) -> None:
+    """Print the oracle's way along a V-IRL route, one position a line."""
+    with plain_errors():
+        from envs.virl import rail_lines
+
+        asked = {
+            "actions": actions,
+            "straight_line_length": straight_line_length,
+            "drop_rate": drop_rate,
+            "legacy_headings": legacy_headings,
+        }
+        for line in rail_lines.of_file(routes, route, asked):
+            sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+@app.command()
+def routes(
+    city: Annotated[str, typer.Argument(help="gridport, oldtown, ringhaven or hillcrest")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="Routes.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Names the city and its routes.")] = 0,
+    legs: Annotated[tuple[int, int], typer.Option(help="Fewest and most legs of a route.")] = (2, 3),
+) -> None:
+    """Write routes of a generated city as a V-IRL route file."""
+    with plain_errors():
+        from envs.virl.routes import write_routes
+        from envs.virl.walks import generated
+
+        typer.echo(write_routes(out, generated(city, seed, legs, n)))
+
+
+@app.command()
 def report(
     run: Annotated[str, typer.Argument(help="A run by name, e.g. nano-gp-l")],
     store: Store = "runs",
