@@ -97,6 +97,12 @@ class EvaluationConfig(Config):
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature; 0 decodes greedily."""
 
+    def suites_for(self, environment: EnvironmentConfig) -> tuple[str, ...]:
+        """The suites that are played. Raises DataError where one does not exist, or there is none in the modality."""
+        for name in self.suites:
+            suites.check(name)
+        return self.suites or suites.default_suites(environment.name, suites.modality_of(environment.options))
+
 
 class RunConfig(Config):
     """One run: an environment, a model, and the stages that train it, in the order sft, sft_branch, ppo."""
@@ -138,7 +144,7 @@ class RunConfig(Config):
             raise ValueError("environment.options.viter is set by ppo.viter; leave it out")
         envs.make(self.environment.name, **self.environment.options)
         if self.evaluation is not None:
-            _check_suites(self.environment, self.evaluation)
+            self.evaluation.suites_for(self.environment)  # what cannot be measured is not worth training
         return self
 
     @property
@@ -162,14 +168,6 @@ class RunConfig(Config):
         if not isinstance(data, dict):
             raise ConfigError(f"{path}: a run file is a mapping of keys, not {type(data).__name__}")
         return validated(cls, assigned(overrides, flag="--set", onto=data), source=str(path))
-
-
-def _check_suites(environment: EnvironmentConfig, evaluation: EvaluationConfig) -> None:
-    """Before anything is trained: raises DataError where what is to be measured does not exist."""
-    for name in evaluation.suites:
-        suites.check(name)
-    if not evaluation.suites:
-        suites.default_suites(environment.name, suites.modality_of(environment.options))
 
 
 def assigned(pairs: Iterable[str], *, flag: str, onto: dict[str, Any] | None = None) -> dict[str, Any]:

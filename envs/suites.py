@@ -138,7 +138,7 @@ def presented(tasks: Iterable[Task], **options: Any) -> tuple[Task, ...]:
 
 
 def _resolved(task: Task, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    return envs.make(task.environment, **{**task.options, **options}).options.model_dump()
+    return envs.make(task.environment, **{**task.options, **options}).options.model_dump(mode="json")
 
 
 def shared(tasks: Iterable[Task], others: Iterable[Task]) -> frozenset[str]:

@@ -5,12 +5,13 @@ Sizes are in SVG units; the page scales a chart to its column. Every text is esc
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 WIDTH, HEIGHT = 460.0, 270.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 14.0, 14.0, 40.0
-LABEL_GAP = 15.0  # closest that two labels at line ends may stand
+LABEL_GAP = 15.0  # closest that two labels may stand over one another
+LABEL_WIDTH = 34.0  # of the names of stages, roughly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +62,27 @@ def lines(series: Sequence[Series], *, x_label: str, title: str, y_limits: tuple
     parts = [_axes(frame, x_label, whole_x), *(_band(frame, s) for s in series), *(_line(frame, s) for s in series)]
     if labelled:
         parts.append(_end_labels(frame, series))
-    return (
-        f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
-    )
+    return _svg(title, parts)
+
+
+def scatter(
+    series: Sequence[Series], *, x_label: str, y_label: str, title: str,
+    x_limits: tuple[float, float], y_limits: tuple[float, float],
+) -> str:  # fmt: skip
+    """A chart of points in a plane, those of a series joined by a thin path. Empty text without any."""
+    series = [Series(name=s.name, style=s.style, dots=_finite(s.dots)) for s in series]
+    series = [s for s in series if s.dots]
+    if not series:
+        return ""
+    frame = replace(_frame(series, y_limits, labelled=False), x_low=x_limits[0], x_high=x_limits[1])
+    parts = [
+        _axes(frame, x_label, whole_x=False),
+        f'<text class="name" x="{LEFT}" y="{TOP - 4}">{escape(y_label)}</text>',
+        *(_path(frame, s) for s in series),
+        *(_mark(frame, s, dot, 4.0) for s in series for dot in s.dots),
+        _labels_of_last(frame, series),
+    ]
+    return _svg(title, parts)
 
 
 def ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> list[float]:
@@ -83,6 +101,13 @@ def number(value: float) -> str:
     if value and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.2e}".replace("e+0", "e").replace("e-0", "e-")
     return f"{value:,.4f}".rstrip("0").rstrip(".")
+
+
+def _svg(title: str, parts: Sequence[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    )
 
 
 def _finite(dots: Sequence[Dot]) -> list[Dot]:
@@ -138,6 +163,11 @@ def _line(frame: Frame, series: Series) -> str:
     return line + "".join(_mark(frame, series, dot, radius) for dot in series.dots if radius or dot.note)
 
 
+def _path(frame: Frame, series: Series) -> str:
+    points = " ".join(f"{frame.x(d.x):.1f},{frame.y(d.y):.1f}" for d in series.dots)
+    return f'<polyline class="path {escape(series.style)}" points="{points}"/>' if len(series.dots) > 1 else ""
+
+
 def _mark(frame: Frame, series: Series, dot: Dot, radius: float) -> str:
     x, style = frame.x(dot.x), escape(series.style)
     whisker = ""
@@ -160,3 +190,21 @@ def _end_labels(frame: Frame, series: Sequence[Series]) -> str:
         f'<text class="label {escape(s.style)}" x="{x:.1f}" y="{y - overflow:.1f}">{escape(s.name)}</text>'
         for y, (_, s) in zip(placed, wanted, strict=True)
     )
+
+
+def _labels_of_last(frame: Frame, series: Sequence[Series]) -> str:
+    """Names over the last dots, under those at the top, moved on where they would cover one that stands already."""
+    placed: list[tuple[float, float]] = []
+    parts = []
+    for s in series:
+        x = min(max(frame.x(s.dots[-1].x), LEFT + LABEL_WIDTH / 2), WIDTH - frame.right - LABEL_WIDTH / 2)
+        y = frame.y(s.dots[-1].y)
+        up = y > TOP + 2 * LABEL_GAP
+        y += -9 if up else 19
+        while any(abs(x - other_x) < LABEL_WIDTH and abs(y - other_y) < LABEL_GAP for other_x, other_y in placed):
+            y += -LABEL_GAP if up else LABEL_GAP
+        placed.append((x, y))
+        parts.append(
+            f'<text class="label {escape(s.style)}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escape(s.name)}</text>'
+        )
+    return "".join(parts)

@@ -88,7 +88,7 @@ def order(client: Client, config: RunConfig, settings: EvaluationConfig, wanted:
     details: dict[str, Any] = {
         "environment": config.environment.name,
         "modality": suites.modality_of(config.environment.options),
-        "suites": suites_of(config, settings),
+        "suites": settings.suites_for(config.environment),
         "options": presented_by(config.environment.name, config.environment.options),
         "n": settings.n if wanted.is_final else settings.curve_n,
         "viter": settings.viter,
@@ -99,12 +99,6 @@ def order(client: Client, config: RunConfig, settings: EvaluationConfig, wanted:
     key = hashlib.sha256(json.dumps([name, wanted.checkpoint.digest, details]).encode()).hexdigest()
     found = client.evaluate(name, idempotency_key=key, **details)
     return found if found.status not in ("failed", "canceled") else client.evaluate(name, **details)
-
-
-def suites_of(config: RunConfig, settings: EvaluationConfig) -> tuple[str, ...]:
-    """The suites that a run is measured on."""
-    options = config.environment.options
-    return settings.suites or suites.default_suites(config.environment.name, suites.modality_of(options))
 
 
 def one(client: Client, checkpoint: str, show: Show, **order: Any) -> Evaluation:

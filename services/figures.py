@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.charts import Dot, Series, lines
-from services.measured import STAGE_NAMES, Measured, Point, told
+from services.charts import Dot, Series, lines, scatter
+from services.measured import RATE_NAMES, STAGE_NAMES, Measured, Point, told
 
 BRANCHES = ("sft_branch", "ppo")
 CURVES = {
@@ -40,7 +40,7 @@ class Figure:
 
 
 def against_compute(measured: Measured) -> list[Figure]:
-    """Success over FLOPs after init, one chart for each suite, a line for each branch."""
+    """The headline rate over FLOPs after init, one chart for each suite, a line for each branch."""
     scale, unit = flop_unit(max((point.flops for point in measured.points), default=0))
     figures = []
     for suite in measured.suites:
@@ -51,7 +51,8 @@ def against_compute(measured: Measured) -> list[Figure]:
         ]
         if not series:
             series = [Series(name="init", style="init", dots=_dots(measured.of("init"), suite, scale, unit))]
-        svg = lines(series, x_label=f"{unit} after init", title=f"success on {suite}", y_limits=_top(series))
+        title = f"{RATE_NAMES[measured.headline]} on {suite}"
+        svg = lines(series, x_label=f"{unit} after init", title=title, y_limits=_top(series))
         if svg:
             figures.append(Figure(suite, svg))
     return figures
@@ -75,6 +76,30 @@ def by_iteration(measured: Measured) -> list[Figure]:
         svg = lines(
             series, x_label="attempts", title=f"success on {suite} by attempts", y_limits=_top(series), whole_x=True
         )
+        if svg:
+            figures.append(Figure(suite, svg))
+    return figures
+
+
+def against_recognition(measured: Measured) -> list[Figure]:
+    """What was read rightly against what was answered rightly, one chart for each suite that shows pictures.
+
+    A point is a checkpoint; a branch's points are joined by compute, from init on.
+    """
+    figures = []
+    name = RATE_NAMES[measured.headline]
+    for suite in (suite for suite in measured.suites if "/vision-" in suite):
+        branches = [
+            Series(name=STAGE_NAMES[stage], style=stage, dots=dots)
+            for stage in BRANCHES
+            if measured.final(stage) and (dots := _read(measured.of(stage), suite, name))
+        ]
+        start = Series(name="init", style="init", dots=_read(measured.of("init"), suite, name))
+        series = [*branches, start]
+        svg = scatter(
+            series, x_label="recognition", y_label=name, title=f"recognition and {name} on {suite}",
+            x_limits=_around(series), y_limits=_top(series),
+        )  # fmt: skip
         if svg:
             figures.append(Figure(suite, svg))
     return figures
@@ -112,8 +137,24 @@ def _dots(points: Sequence[Point], suite: str, scale: float, unit: str) -> list[
             note=f"{p.checkpoint}: {told(rate)}, n = {rate.n}, {p.flops / scale:.3g} {unit}")
         for p in points
         if suite in p.results
-        for rate in (p.results[suite].success,)
+        for rate in (p.results[suite].main,)
     ]  # fmt: skip
+
+
+def _read(points: Sequence[Point], suite: str, name: str) -> list[Dot]:
+    return [
+        Dot(x=read.rate, y=rate.rate, note=f"{p.checkpoint}: recognition {told(read)}, {name} {told(rate)}")
+        for p in points
+        if suite in p.results and (read := p.results[suite].recognition)
+        for rate in (p.results[suite].main,)
+    ]
+
+
+def _around(series: Sequence[Series]) -> tuple[float, float]:
+    """The tenths that all points lie between."""
+    found = [dot.x for s in series for dot in s.dots] or [0.0, 1.0]
+    low = max(0.0, math.floor(min(found) * 10 - 0.2) / 10)
+    return low, max(low + 0.1, min(1.0, math.ceil(max(found) * 10 + 0.2) / 10))
 
 
 def _top(series: Sequence[Series]) -> tuple[float, float]:

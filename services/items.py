@@ -40,8 +40,11 @@ def item_of(order: PlayOrder, environment: Environment, task: Task, index: int, 
     )
 
 
-def turns_of(environment: Environment, episode: Episode) -> list[ItemTurn]:
-    """Every answer with its verdict, its position, and at each position whether the first answer read it rightly."""
+def turns_of(environment: Environment | None, episode: Episode) -> list[ItemTurn]:
+    """Every answer with its verdict, its position, and at each position whether the first answer read it rightly.
+
+    Without its environment nothing is known of readings.
+    """
     return [
         ItemTurn(
             answer=turn.answer,
@@ -58,13 +61,13 @@ def turns_of(environment: Environment, episode: Episode) -> list[ItemTurn]:
     ]
 
 
-def positions_of(environment: Environment, episode: Episode) -> list[Position]:
-    """What each position showed that the one before did not."""
+def positions_of(environment: Environment | None, episode: Episode) -> list[Position]:
+    """What each position showed that the one before did not. Without its environment, pictures alone."""
     lines: list[str] = []
     images: list[str] = []
     found = []
     for position, segment in enumerate(episode.segments):
-        now = _words(environment, episode.task, position).splitlines()
+        now = _words(environment, episode.task, position).splitlines() if environment else []
         news = _news(lines, now) if position else []
         found.append(Position(news="\n".join(news), images=_news_of_images(images, segment.images)))
         lines, images = now, list(segment.images)
@@ -92,10 +95,11 @@ def _news_of_images(before: Sequence[str], now: Sequence[str]) -> list[str]:
     return list(now[len(before) :]) if has_history else list(now)
 
 
-def _reads(environment: Environment, task: Task, position: int, answer: str, segment: Segment) -> bool | None:
+def _reads(environment: Environment | None, task: Task, position: int, answer: str, segment: Segment) -> bool | None:
     """Whether an answer reads what it was shown, where the environment can tell."""
-    if hasattr(environment, "observes"):
-        return bool(environment.observes(task, position, answer)) if segment.images else None
-    if hasattr(environment, "recognises") and position == 0:
-        return bool(environment.recognises(task, answer))
+    reader: Any = environment  # the two ways to tell are optional parts of an environment
+    if hasattr(reader, "observes"):
+        return bool(reader.observes(task, position, answer)) if segment.images else None
+    if hasattr(reader, "recognises") and position == 0:
+        return bool(reader.recognises(task, answer))
     return None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+import envs
 from cluster.config import RunConfig
 from cluster.launch import OVERSUBSCRIPTION
 from cluster.placement import CapacityError, Plan, check
@@ -13,9 +14,13 @@ from trainers.checkpoints import resolve
 
 
 def told(config: RunConfig, plan: Plan) -> str:
-    """The run with every default filled in, and what it reserves."""
-    resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    return f"{resolved}\n{plan}"
+    """The run with every default filled in, those of its environment and its suites too, and what it reserves."""
+    resolved = config.model_dump(mode="json")
+    options = envs.make(config.environment.name, **config.environment.options).options.model_dump(mode="json")
+    resolved["environment"]["options"] = {key: value for key, value in options.items() if key != "viter"}
+    if config.evaluation is not None:
+        resolved["evaluation"]["suites"] = list(config.evaluation.suites_for(config.environment))
+    return f"{yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)}\n{plan}"
 
 
 def check_this_machine(plan: Plan) -> None:

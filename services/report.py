@@ -1,19 +1,19 @@
 """The report of a run: one HTML page with everything in it, which needs no server, no network and no script.
 
-gather (files of the store) ─► figures, findings ─► report.html (a Jinja template, all text escaped)
+gather (files of the store) ─► figures, findings, shown ─► report.html (a Jinja template, all text escaped)
 """
 
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from envs.base import DataError
-from services import figures, findings, measured
-from services.measured import STAGE_NAMES, Measured
+from services import figures, findings, measured, shown
+from services.measured import RATE_NAMES, STAGE_NAMES, Measured
+from services.pictures import Pictures
 from trainers import runlog
 from trainers.checkpoints import list_runs
 
@@ -21,29 +21,6 @@ FILE = "report.html"
 STAGES = ("sft", "sft_branch", "ppo")
 STAGE_TITLES = {"sft": "SFT to init", "sft_branch": "SFT continued", "ppo": "RL", "": "Training"}
 TOLD_EVENTS = 200
-TRAINING_EPISODES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One answer and the verifier's word on it."""
-
-    answer: str
-    status: str
-    reward: float
-    feedback: str
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """One episode on the page."""
-
-    whose: str
-    style: str
-    task: str
-    prompt: str
-    is_success: bool
-    turns: list[Said]
 
 
 def write(store: str, run: str) -> Path:
@@ -77,15 +54,20 @@ def render(run: str, found: Measured | None, logs: Mapping[str, Path]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     ).get_template(FILE)
+    pictures = Pictures()
     return template.render(
         run=run,
+        measure=RATE_NAMES[found.headline] if found else "",
+        tasks=found.tasks_word if found else "",
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         sentences=findings.sentences(found) if found else ["This run was not evaluated."],
         compute=figures.against_compute(found) if found else [],
         iterations=figures.by_iteration(found) if found else [],
+        recognition=figures.against_recognition(found) if found else [],
         rows=list(_numbers(found)) if found else [],
         unseen=list(_unseen(found)) if found else [],
-        episodes=[*(_evaluated(found) if found else ()), *_trained(logs)],
+        episodes=shown.episodes(found, logs, pictures),
+        left_out=pictures.left_out,
         curves=[(STAGE_TITLES[stage], drawn) for stage, log in logs.items() if (drawn := _curves(stage, log))],
         events=list(_events(logs)),
         config=_config(logs),
@@ -126,7 +108,7 @@ def _numbers(found: Measured) -> Iterator[dict[str, Any]]:
 
 
 def _unseen(found: Measured) -> Iterator[dict[str, Any]]:
-    """Hands seen in training and hands held out, side by side, so that nobody reads memory as arithmetic."""
+    """Tasks as training draws them and tasks held out, side by side, so that nobody reads memory as skill."""
     for seen in found.suites:
         held_out = f"{seen}-unseen" if not seen.endswith("-unseen") else ""
         for stage, name in STAGE_NAMES.items():
@@ -136,30 +118,9 @@ def _unseen(found: Measured) -> Iterator[dict[str, Any]]:
                     "stage": name,
                     "style": stage,
                     "suite": seen,
-                    "all": point.results[seen].success,
-                    "unseen": point.results[held_out].success,
+                    "all": point.results[seen].main,
+                    "unseen": point.results[held_out].main,
                 }
-
-
-def _evaluated(found: Measured) -> Iterator[Shown]:
-    """A few episodes of each last checkpoint and suite."""
-    for stage, name in STAGE_NAMES.items():
-        point = found.final(stage)
-        for item in point.episodes if point else ():
-            turns = [Said(t.answer, t.status, t.reward, t.feedback) for t in item.turns]
-            yield Shown(f"{name} on {item.suite}", stage, item.task, item.prompt, item.success, turns)
-
-
-def _trained(logs: Mapping[str, Path]) -> Iterator[Shown]:
-    """A few episodes of the last step that RL learned from."""
-    log = logs.get("ppo")
-    steps = runlog.episode_steps(log) if log else []
-    if log is None or not steps:
-        return
-    for episode in runlog.read_episodes(log, steps[-1])[:TRAINING_EPISODES]:
-        turns = [Said(t.answer, t.status.value, t.reward, t.feedback) for t in episode.turns]
-        whose = f"RL while training, step {steps[-1]}"
-        yield Shown(whose, "ppo", episode.task.id, "", episode.is_success, turns)
 
 
 def _events(logs: Mapping[str, Path]) -> Iterator[dict[str, str]]:

@@ -40,6 +40,6 @@ def next_steps(checkpoint: str, store: str, page: str) -> str:
             "Three things to try:",
             f"  open {page}",
             f"  viter serve{at}        # then, in another terminal: curl http://127.0.0.1:8000/readyz",
-            f"  viter eval {checkpoint}{at} --suite general_points/ood-rule --n 100 --viter 10",
+            f"  viter eval {checkpoint}{at} --n 100 --viter 10",
         )
     )

@@ -69,7 +69,8 @@ def evaluation(run: str = "demo") -> Measured:
         points.append(point("ppo", 10 * i, 9e11 * i, (*ppo, 0.06), n=size, is_final=i == 3))
         points.append(point("sft_branch", 40 * i, 7e11 * i, (*sft, 0.02), n=size, is_final=i == 3))
     return Measured(
-        run=run, environment="general_points", viter=5, temperature=1.0, deals={"ppo": 300, "sft_branch": 300},
+        run=run, environment="general_points", tasks_word="hands", viter=5, temperature=1.0,
+        deals={"ppo": 300, "sft_branch": 300},
         points=tuple(points),
     )  # fmt: skip
 

@@ -61,6 +61,20 @@ def test_a_dry_run_prints_the_resolved_run_and_its_placement_and_starts_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_says_how_tasks_look_and_what_will_be_measured_and_is_a_run_file_itself(tmp_path: Path):
+    seen = run_file(
+        tmp_path,
+        environment={"name": "general_points", "options": {"modality": "vision", "suits": "black", "resolution": 128}},
+        evaluation={"n": 8},
+    )
+    shown = yaml.safe_load(viter("train", str(seen), "--dry-run").stdout.split("\nactor")[0])
+    assert shown["environment"]["options"] | {"scene": "plain", "resolution": 128} == shown["environment"]["options"]
+    assert "viter" not in shown["environment"]["options"]
+    assert shown["evaluation"]["suites"] == ["general_points/vision-id", "general_points/vision-ood-rule"]
+    seen.write_text(yaml.safe_dump(shown))
+    assert yaml.safe_load(viter("train", str(seen), "--dry-run").stdout.split("\nactor")[0]) == shown
+
+
 @pytest.mark.parametrize("arguments", [["train", str(NANO), "--dry-run"], ["verify"], ["--help"]])
 def test_light_commands_load_nothing_heavy(arguments: list[str]):
     code = (

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-import envs
 from cluster.config import EvaluationConfig, RunConfig
 from cluster.stage_log import Progress
 from envs.base import validated
 from services import evaluate_run, measured, train_run
 from services.orders import Counts, Evaluation, EvaluationOrder
 from tests.services.synthetic import ID, OOD, evaluation, item, suite_result
-from tests.services.walks import Walks
+from tests.services.walks import registered
 from trainers.checkpoints import CheckpointInfo, Checkpoints
 from trainers.compute import Compute
 
@@ -105,14 +104,11 @@ def test_a_run_is_measured_whole_and_found_again(store: Path, monkeypatch: pytes
 
 
 def test_a_run_in_vision_is_measured_in_vision_and_shown_as_it_trained(store: Path):
-    envs.register("walks", Walks)
-    try:
-        options = {"modality": "vision", "town": "here", "resolution": 64}
+    options = {"modality": "vision", "town": "here", "resolution": 64}
+    service = Service()
+    with registered():
         seen = config(store, environment={"name": "walks", "options": options})
-        service = Service()
         evaluate_run.order(service, seen, EvaluationConfig(n=4), next(evaluate_run.wanted_of(seen)))
-    finally:
-        del envs._registered["walks"]
     ((_, ordered),) = service.orders
     assert ordered["suites"] == ("walks/vision-id", "walks/vision-ood-rule")
     assert (ordered["modality"], ordered["options"]) == ("vision", {"resolution": 64})

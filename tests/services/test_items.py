@@ -15,16 +15,13 @@ from services.items import by_position, item_of, positions_of
 from services.orders import EvaluationOrder, Item, PlayOrder
 from services.scoring import Outcome
 from tests.services.conftest import commit
-from tests.services.walks import Walks, played
+from tests.services.walks import Walks, played, registered
 
 
 @pytest.fixture(autouse=True)
 def walks() -> Iterator[None]:
-    envs.register("walks", Walks)
-    yield
-    del envs._registered["walks"]
-    envs._made.cache_clear()
-    suites.load.cache_clear()
+    with registered():
+        yield
 
 
 def item(tmp_path: Path, suite: str, answers: list[list[str]], **options: int) -> Item:

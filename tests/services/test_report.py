@@ -9,10 +9,10 @@ import pytest
 
 from envs.base import DataError
 from services import findings, measured, report
-from services.charts import Dot, Series, lines, ticks
+from services.charts import Dot, Frame, Series, lines, scatter, ticks
 from services.figures import flop_unit
 from services.measured import Measured
-from tests.services.synthetic import ID, OOD, evaluation, point, rate, write_logs, write_run
+from tests.services.synthetic import ID, OOD, UNSEEN, evaluation, point, rate, suite_result, write_logs, write_run
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +136,34 @@ def test_its_absence_and_its_opposite_are_told_as_plainly():
     assert "was not seen: RL solves fewer" in findings.sentences(of((0.4, 0.1), (0.6, 0.05), (0.6, 0.3)))[2]
 
 
+def test_every_further_ood_suite_has_one_short_sentence():
+    further = {"general_points/ood-visual": (0.2, 0.4, 0.1), "general_points/ood-font": (0.2, 0.21, 0.19)}
+    points = []
+    for point_, i in zip(of((0.4, 0.15), (0.6, 0.16), (0.6, 0.03)).points, (0, 1, 2), strict=True):
+        more = {name: suite_result(name, "ood", shares[i], 512) for name, shares in further.items()}
+        points.append(point_.model_copy(update={"results": {**point_.results, **more}}))
+    told = findings.sentences(evaluation().model_copy(update={"points": tuple(points)}))
+    assert told[3:-1] == [
+        "On ood-visual, success under RL rose (0.20 to 0.40) and under SFT fell (0.20 to 0.10); RL ends above SFT.",
+        "On ood-font, success under RL did not move beyond noise (0.20 to 0.21) and under SFT did not move beyond noise "
+        "(0.20 to 0.19).",
+    ]
+
+
+def test_where_steps_are_the_measure_sentences_speak_of_steps():
+    points = []
+    for point_ in of((0.41, 0.15), (0.62, 0.16), (0.60, 0.03)).points:
+        steps = {n: r.model_copy(update={"headline": "per_step_accuracy"}) for n, r in point_.results.items()}
+        points.append(point_.model_copy(update={"results": steps}))
+    stepwise = evaluation().model_copy(update={"points": tuple(points), "tasks_word": "routes"})
+    rl, _, both, how = findings.sentences(stepwise)  # the per-step rate of these is 0.6 of success, over 3 n answers
+    assert rl.startswith(
+        "RL on 300 routes: ID per-step accuracy rose (from 0.25 to 0.37, intervals apart, n\u00a0=\u00a01536"
+    )
+    assert both.startswith("After training, RL gets more OOD steps right than SFT (0.10 against 0.02)")
+    assert how.startswith("Per-step accuracy is the share of judged answers that are correct")
+
+
 def test_without_a_comparison_nothing_is_claimed():
     alone = evaluation().model_copy(update={"points": evaluation().points[:1]})
     assert findings.sentences(alone) == [
@@ -152,6 +180,7 @@ def test_a_branch_starts_at_init_and_runs_by_compute():
     assert [p.flops for p in branch] == sorted(p.flops for p in branch)
     assert evaluation().first("id") == ID
     assert evaluation().first("ood") == OOD
+    assert evaluation().of_kind("id") == (ID, UNSEEN)
 
 
 def test_ticks_are_round_and_within():
@@ -176,6 +205,27 @@ def test_names_at_the_right_edge_never_cover_each_other():
     svg = lines(series, x_label="", title="", y_limits=(0, 1))
     heights = sorted(float(y) for y in re.findall(r'class="label [a-d]" x="[^"]+" y="([^"]+)"', svg))
     assert all(later - earlier >= 14 for earlier, later in pairwise(heights))
+
+
+def test_points_in_a_plane_lie_where_their_numbers_say():
+    series = [Series(name="a", style="ppo", dots=[Dot(x=0.5, y=0.25), Dot(x=1.0, y=1.0, note="<b>")])]
+    svg = scatter(series, x_label="x", y_label="<y>", title="t", x_limits=(0.0, 1.0), y_limits=(0.0, 1.0))
+    frame = Frame(0.0, 1.0, 0.0, 1.0)
+    dots = [(float(x), float(y)) for x, y in re.findall(r'<circle class="dot ppo" cx="([^"]+)" cy="([^"]+)"', svg)]
+    assert dots == [(round(frame.x(x), 1), round(frame.y(y), 1)) for x, y in ((0.5, 0.25), (1.0, 1.0))]
+    assert "<b>" not in svg
+    assert "<y>" not in svg
+    assert scatter([], x_label="", y_label="", title="", x_limits=(0, 1), y_limits=(0, 1)) == ""
+
+
+def test_names_over_points_never_cover_each_other():
+    series = [
+        Series(name=n, style=n, dots=[Dot(x=0.5, y=y)]) for n, y in (("a", 0.5), ("b", 0.5), ("c", 0.97), ("d", 0.99))
+    ]
+    svg = scatter(series, x_label="", y_label="", title="", x_limits=(0, 1), y_limits=(0, 1))
+    heights = sorted(float(y) for y in re.findall(r'class="label [a-d]" x="[^"]+" y="([^"]+)"', svg))
+    assert len(heights) == 4
+    assert all(later - earlier >= 15 for earlier, later in pairwise(heights))
 
 
 def test_flops_get_a_readable_unit():

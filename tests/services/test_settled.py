@@ -6,22 +6,17 @@ from typing import Any
 
 import pytest
 
-import envs
-from envs import suites
 from envs.base import ConfigError, DataError
 from services.orders import EvaluationOrder
 from services.settled import asks_for, settled
-from tests.services.walks import Walks
+from tests.services.walks import registered
 from trainers.checkpoints import Checkpoint, CheckpointInfo, Checkpoints
 
 
 @pytest.fixture(autouse=True)
 def walks() -> Iterator[None]:
-    envs.register("walks", Walks)
-    yield
-    del envs._registered["walks"]
-    envs._made.cache_clear()
-    suites.load.cache_clear()
+    with registered():
+        yield
 
 
 def checkpoint(store: Path, config: dict[str, Any]) -> Checkpoint:

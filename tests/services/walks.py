@@ -1,14 +1,17 @@
 """A stand-in for tasks with several positions and pictures: a walk past signs, each of which says where to turn.
 
-Its rules are few enough to reason from: at position p the sign says `words[p]`, and the right answer repeats that word.
+Its rules are few enough to reason from: at position p the sign says `words[p]`, and the right answer ends in that word.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+import envs
+from envs import suites
 from envs.base import Config, DataError, validated
 from envs.suites import SuiteSpec
 from envs.task import Message, State, Status, Task, Verdict
@@ -66,7 +69,7 @@ class Walks:
 
     def verify(self, task: Task, state: State, answer: str) -> tuple[Verdict, State]:
         words = task.data["words"]
-        if words[state.position] in answer:
+        if answer.rpartition(":")[2].strip() == words[state.position]:
             is_over = state.position == len(words) - 1
             verdict = Verdict(reward=1.0, status=Status.CORRECT, feedback="Correct action.", terminated=is_over)
             after = State(attempts_left=task.options["viter"], position=state.position + 1, is_over=is_over)
@@ -93,6 +96,18 @@ class Walks:
         picture[side // 4 : side // 2, side // 4 : 3 * side // 4] = COLOURS[word]
         picture[:, :, 2] = np.linspace(40, 220, side, dtype=np.uint8)[:, None]  # a sky, so that it is no flat card
         return picture
+
+
+@contextmanager
+def registered() -> Iterator[None]:
+    """`walks` as an environment that this process knows."""
+    envs.register("walks", Walks)
+    try:
+        yield
+    finally:
+        del envs._registered["walks"]
+        envs._made.cache_clear()
+        suites.load.cache_clear()
 
 
 def played(walks: Walks, task: Task, answers: list[list[str]]) -> Episode:
