@@ -206,7 +206,7 @@ def routes(
     out: Annotated[Path, typer.Option(help="The file to write.")],
     n: Annotated[int, typer.Option("--n", min=1, help="Routes.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Names the city and its routes.")] = 0,
-    legs: Annotated[tuple[int, int], typer.Option(help="Fewest and most legs of a route.")] = (2, 3),
+    legs: Annotated[tuple[int, int], typer.Option(help="Fewest and most legs of a route.")] = (2, 4),
 ) -> None:
     """Write routes of a generated city as a V-IRL route file."""
     with plain_errors():

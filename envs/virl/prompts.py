@@ -89,9 +89,14 @@ def question(
     numbered = "".join(f"{number}. {line}\n" for number, line in enumerate(instructions, start=1))
     steps = "".join(f"{_O}{n}: {seen}\n{_A}{n}: {done}\n" for n, (seen, done) in enumerate(past, start=1))
     n = len(past) + 1
-    space = f"{_ACTION_SPACE}{_SPACES[actions]}{_STOP}"
+    space = action_space(actions)
     latest = f"{_O}{n}: {now}\n{_A}{n}: \n"
     return f"{_TASK}{numbered}{_FORMAT if sees else ''}{space}{_SEQUENCE}{steps}{latest}{_OUTPUT}{BLOCK}"
+
+
+def action_space(actions: str) -> str:
+    """The section that says what an action may be."""
+    return f"{_ACTION_SPACE}{_SPACES[actions]}{_STOP}"
 
 
 # ---------------------------------------------------------------- the answer
@@ -134,13 +139,14 @@ def _braced(doubled: bool) -> str:
 
 
 PHRASES: tuple[str, ...] = (
-    NO_LANDMARKS, NO_LANDMARK, AT_INTERSECTION, FORWARD, STOP, "; ", ".", ". ", ": ", "\n", _O, _A,
+    NO_LANDMARKS, NO_LANDMARK, AT_INTERSECTION, FORWARD, STOP, "; ", ".", ".\n", ". ", ": ", "\n", _O, _A,
     *(f"{_ON_YOUR}{spatial}" for spatial in SPATIAL), _DESTINATION,
     *(turn(word) for word in (*COMPASS, *RELATIVE)), *COMPASS, *RELATIVE,
-    _FIRST, _TURN, _TO_FACE, _MOVE, _ARRIVE, _WHERE,
-    _TASK, *(f"{_ACTION_SPACE}{space}{_STOP}{_SEQUENCE}" for space in _SPACES.values()), f"\n{_OUTPUT}{BLOCK}",
-    f": {NO_LANDMARKS}; \n{_A}", f"; {AT_INTERSECTION}", ": \n",
-    _OBSERVED, _INSTRUCTED, _ACTED, _DONE,
+    _FIRST, _TURN, _TO_FACE, _MOVE, f"{_MOVE}{_WHERE}", _ARRIVE, f"{_ARRIVE}{_WHERE}{_DESTINATION}", _WHERE,
+    _TASK, *map(action_space, _SPACES), _SEQUENCE, f": \n{_OUTPUT}{BLOCK}",
+    f": {NO_LANDMARKS}; \n{_A}", f"; \n{_A}", f"; {AT_INTERSECTION}", f"; {AT_INTERSECTION}\n{_A}",
+    *(f": {action}\n{_O}" for action in (FORWARD, *(turn(word) for word in (*COMPASS, *RELATIVE)))),
+    _OBSERVED, f"{_OBSERVED}{NO_LANDMARKS}; {_INSTRUCTED}", _INSTRUCTED, _ACTED, f".{_ACTED}", _DONE,
     FAILED, CORRECT, LIMIT, wrong_action(doubled=False), not_at_intersection(doubled=False), at_intersection(doubled=False),
 )  # fmt: skip
 VISION_PHRASES: tuple[str, ...] = (_FORMAT, FOUR_VIEWS)

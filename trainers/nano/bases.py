@@ -21,6 +21,10 @@ def stream(environment: Environment, chat: ChatFormat, *, documents: int, seed: 
         from trainers.nano import base_corpus
 
         return base_corpus.stream(chat, documents=documents, seed=seed)
+    if environment.name == "virl":
+        from trainers.nano import street_corpus
+
+        return street_corpus.stream(environment, chat, documents=documents, seed=seed)
     raise ConfigError(
         f"sft.corpus: nano-base: there is none for environment {environment.name}; use `expert` or a file"
     )
