@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from envs.task import Status
 from trainers.config import PpoConfig
 from trainers.episode import Episode
 from trainers.journal import Journal
@@ -72,6 +73,7 @@ def _metrics(
         "reward_mean": sums["reward"] / episodes,
         "success_rate": sums["successes"] / episodes,
         "first_attempt_success": sums["first_successes"] / episodes,
+        "per_step_accuracy": sums["correct_turns"] / turns,
         "turns_mean": sums["turns"] / episodes,
         "answer_tokens_mean": tokens / turns,
         "truncated_answers": sums["cut_answers"] / turns,
@@ -98,6 +100,7 @@ def _sums(played: Sequence[Episode], step: int) -> dict[str, float]:
         "successes": sum(episode.is_success for episode in played),
         "first_successes": sum(episode.is_success and len(episode.turns) == 1 for episode in played),
         "turns": sum(len(episode.turns) for episode in played),
+        "correct_turns": sum(turn.status is Status.CORRECT for episode in played for turn in episode.turns),
         "cut_answers": sum(turn.finish_reason == "length" for episode in played for turn in episode.turns),
         "sampled_tokens": sum(len(v) for v in versions),
         "prefill_tokens": sum(episode.usage.prefill_tokens for episode in played),

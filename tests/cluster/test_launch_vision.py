@@ -63,6 +63,25 @@ def test_a_run_on_pictures_learns_from_what_its_engine_saw(tmp_path: Path):
     assert ChatFormat.load(Path(model.uri) / "model").eyes is not None
 
 
+def test_a_walk_is_learned_position_by_position_each_with_its_own_picture(tmp_path: Path):
+    """V-IRL in vision: from a base that has learned a little, so that some walks get further than their first position."""
+    walk = {"name": "virl", "options": {"modality": "vision", "resolution": 128, "straight_line_length": 1}}
+    sft = {**SFT, "steps": 40, "documents": 32, "schedule": {"learning_rate": 3e-3}}
+    ppo = {**PPO, "steps": 1, "answer_tokens": 32}
+    launch.run(config(tmp_path, environment=walk, sft=sft, ppo=ppo), progress=lambda _: None)
+    [row] = read_metrics(tmp_path / "seen-ppo")
+    assert row["logp_gap"] < 1e-4
+    assert 0 < row["per_step_accuracy"] < 1
+    episodes = read_episodes(tmp_path / "seen-ppo", 0)
+    assert len(episodes) == 8
+    for episode in episodes:
+        correct = sum(turn.status == "correct" for turn in episode.turns)
+        assert len(episode.segments) == min(correct + 1, len(episode.task.data["rail"]))
+        keys = [key for segment in episode.segments for key in segment.images]
+        assert len(keys) == len(episode.segments) == len(set(keys))
+    assert any(len(episode.segments) > 1 for episode in episodes)
+
+
 def test_two_ranks_learn_from_pictures_what_one_does(tmp_path: Path):
     """Sharded under ZeRO-2, with rows of text alone among those with pictures; the tower of one run stays frozen."""
     frozen = {"source": "nano", "dtype": "float32", "freeze": ["vision"]}
