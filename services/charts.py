@@ -193,18 +193,29 @@ def _end_labels(frame: Frame, series: Sequence[Series]) -> str:
 
 
 def _labels_of_last(frame: Frame, series: Sequence[Series]) -> str:
-    """Names over the last dots, under those at the top, moved on where they would cover one that stands already."""
-    placed: list[tuple[float, float]] = []
+    """Names beside the last dots, each where it covers no dot and no other name, as far as there is such a place."""
+    taken = [(frame.x(dot.x), frame.y(dot.y)) for s in series for dot in s.dots]
     parts = []
     for s in series:
-        x = min(max(frame.x(s.dots[-1].x), LEFT + LABEL_WIDTH / 2), WIDTH - frame.right - LABEL_WIDTH / 2)
-        y = frame.y(s.dots[-1].y)
-        up = y > TOP + 2 * LABEL_GAP
-        y += -9 if up else 19
-        while any(abs(x - other_x) < LABEL_WIDTH and abs(y - other_y) < LABEL_GAP for other_x, other_y in placed):
-            y += -LABEL_GAP if up else LABEL_GAP
-        placed.append((x, y))
+        x, y = _free_place(frame.x(s.dots[-1].x), frame.y(s.dots[-1].y), taken)
+        taken += [(x - LABEL_WIDTH / 3, y), (x, y), (x + LABEL_WIDTH / 3, y)]
         parts.append(
-            f'<text class="label {escape(s.style)}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escape(s.name)}</text>'
+            f'<text class="label {escape(s.style)}" x="{x:.1f}" y="{y + 4:.1f}" text-anchor="middle">{escape(s.name)}</text>'
         )
     return "".join(parts)
+
+
+def _free_place(x: float, y: float, taken: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The middle of a name: over the dot at (x, y), under it, right or left of it, and then ever further over it."""
+    beside, over = LABEL_WIDTH * 0.75, LABEL_GAP
+    near = [(x, y - over), (x, y + over), (x + beside, y), (x - beside, y)]
+    further = [(x, y - over * n) for n in range(2, 2 + len(taken))]
+    return next((place for place in near + further if _is_on_paper(place) and not _covers(place, taken)), (x, y - over))
+
+
+def _is_on_paper(place: tuple[float, float]) -> bool:
+    return LEFT + LABEL_WIDTH / 2 <= place[0] <= WIDTH - LABEL_WIDTH / 2 and TOP < place[1] < HEIGHT - BOTTOM
+
+
+def _covers(place: tuple[float, float], taken: Sequence[tuple[float, float]]) -> bool:
+    return any(abs(place[0] - x) < LABEL_WIDTH * 0.6 and abs(place[1] - y) < LABEL_GAP - 1 for x, y in taken)

@@ -55,6 +55,7 @@ def render(run: str, found: Measured | None, logs: Mapping[str, Path]) -> str:
         lstrip_blocks=True,
     ).get_template(FILE)
     pictures = Pictures()
+    episodes = shown.episodes(found, logs, pictures)
     return template.render(
         run=run,
         measure=RATE_NAMES[found.headline] if found else "",
@@ -66,7 +67,8 @@ def render(run: str, found: Measured | None, logs: Mapping[str, Path]) -> str:
         recognition=figures.against_recognition(found) if found else [],
         rows=list(_numbers(found)) if found else [],
         unseen=list(_unseen(found)) if found else [],
-        episodes=shown.episodes(found, logs, pictures),
+        episodes=episodes,
+        has_pictures=any(scene.keys for episode in episodes for scene in episode.scenes),
         left_out=pictures.left_out,
         curves=[(STAGE_TITLES[stage], drawn) for stage, log in logs.items() if (drawn := _curves(stage, log))],
         events=list(_events(logs)),

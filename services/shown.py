@@ -1,6 +1,5 @@
 """Episodes as a page shows them: what was seen at each position, what was said, and the verifier's words."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,23 +69,24 @@ class Shown:
     def answers(self) -> int:
         return sum(len(scene.turns) for scene in self.scenes)
 
+    @property
+    def end(self) -> str:
+        """How it ended: solved with every first answer, solved after revision, or not."""
+        if not self.is_success:
+            return "not solved"
+        return "at once" if self.answers == len(self.scenes) else "revised"
+
 
 def episodes(found: Measured | None, logs: Mapping[str, Path], pictures: Pictures) -> list[Shown]:
-    """A few episodes of each last checkpoint and suite, then a few that RL learned from, with their pictures."""
+    """A few episodes of each last checkpoint and suite, then a few that RL learned from.
+
+    Pictures stand beside the first of those that have the same origin and end alike.
+    """
     told = [*(_evaluated(found) if found else ()), *_trained(logs)]
-    for index in _in_turns(told):
+    firsts = {(shown.whose, shown.end): index for index, shown in reversed(list(enumerate(told)))}
+    for index in sorted(firsts.values()):
         told[index] = _pictured(told[index], pictures)
     return told
-
-
-def _in_turns(told: Sequence[Shown]) -> list[int]:
-    """Indices in the order in which pictures are drawn: the first episode of each kind of origin, then the second, …"""
-    seen: Counter[str] = Counter()
-    ranks = []
-    for index, shown in enumerate(told):
-        ranks.append((seen[shown.whose], index))
-        seen[shown.whose] += 1
-    return [index for _, index in sorted(ranks)]
 
 
 def _pictured(shown: Shown, pictures: Pictures) -> Shown:

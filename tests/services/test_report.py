@@ -218,14 +218,18 @@ def test_points_in_a_plane_lie_where_their_numbers_say():
     assert scatter([], x_label="", y_label="", title="", x_limits=(0, 1), y_limits=(0, 1)) == ""
 
 
-def test_names_over_points_never_cover_each_other():
-    series = [
-        Series(name=n, style=n, dots=[Dot(x=0.5, y=y)]) for n, y in (("a", 0.5), ("b", 0.5), ("c", 0.97), ("d", 0.99))
-    ]
+def test_names_beside_points_cover_neither_points_nor_each_other():
+    ends = (("a", 0.5, 0.5), ("b", 0.5, 0.52), ("c", 0.5, 0.55), ("d", 0.0, 0.99), ("e", 1.0, 0.0))
+    series = [Series(name=n, style=n, dots=[Dot(x=x, y=y)]) for n, x, y in ends]
     svg = scatter(series, x_label="", y_label="", title="", x_limits=(0, 1), y_limits=(0, 1))
-    heights = sorted(float(y) for y in re.findall(r'class="label [a-d]" x="[^"]+" y="([^"]+)"', svg))
-    assert len(heights) == 4
-    assert all(later - earlier >= 15 for earlier, later in pairwise(heights))
+    names = [(float(x), float(y) - 4) for x, y in re.findall(r'class="label [a-e]" x="([^"]+)" y="([^"]+)"', svg)]
+    dots = [(float(x), float(y)) for x, y in re.findall(r'cx="([^"]+)" cy="([^"]+)"', svg)]
+    assert len(names) == 5
+    for i, (x, y) in enumerate(names):
+        assert 0 < x < 460
+        assert 0 < y < 270
+        for other_x, other_y in [*names[:i], *dots]:
+            assert abs(x - other_x) > 15 or abs(y - other_y) > 10
 
 
 def test_flops_get_a_readable_unit():
