@@ -4,8 +4,11 @@ Every text is fixed phrases with few holes: numbers, names of places, and the wo
 fixed parts, so that a tokenizer may hold each as one token.
 """
 
+import json
+import re
 from collections.abc import Sequence
 
+from envs.virl import milestones
 from envs.virl.routes import COMPASS
 
 RELATIVE = ("left", "right", "slightly left", "slightly right")
@@ -14,7 +17,7 @@ SPATIAL = ("front", "right front", "right", "right behind", "behind", "left behi
 
 # ---------------------------------------------------------------- observations, instructions, actions
 NO_LANDMARKS = "No landmarks nearby"  # along a street
-NO_LANDMARK = "No landmark nearby"  # at a turning point
+NO_LANDMARK = milestones.NO_LANDMARK  # at a turning point
 AT_INTERSECTION = "You observe an intersection"
 FOUR_VIEWS = "You observe an image of 4 views"
 FORWARD, STOP = "forward()", "stop()"
@@ -104,10 +107,17 @@ _OBSERVED = '\n{\n  "current observation": "'
 _INSTRUCTED = '",\n  "current instruction": "'
 _ACTED = '",\n  "action": "'
 _DONE = '",\n}'
+_UNPLAIN = re.compile(r'["\\\x00-\x1f]')
 
 
 def answer(observed: str, instruction: str, action: str) -> str:
-    """An answer in the layout that models are taught: a trailing comma, as GeneralPoints has it."""
+    """An answer in the layout that models are taught: a trailing comma, as GeneralPoints has it.
+
+    Texts of places whose names hold quotes, backslashes or line breaks are told in JSON, which alone can tell them.
+    """
+    if _UNPLAIN.search(observed + instruction):
+        fields = {"current observation": observed, "current instruction": instruction, "action": action}
+        return f"\n{json.dumps(fields, ensure_ascii=False, indent=2)}"
     return f"{_OBSERVED}{observed}{_INSTRUCTED}{instruction}{_ACTED}{action}{_DONE}"
 
 

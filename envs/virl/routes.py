@@ -1,11 +1,12 @@
 """Routes, and the file of the original that holds them: `[[route, …], k]`, read as it is and written too.
 
-    route   start_place, dest_place {name, geocode, relocated_geocode}, init_heading, milestone_info, route_results
-    milestone_info   text of one block in braces for each leg: landmarks, distance, to_next_intersection_heading
-    route_results    geocode_list: where each leg ends; landmark_list, distance_list
+    start_place, dest_place   name, geocode, relocated_geocode
+    init_heading              degrees the walker looks at first; 0 means any
+    milestone_info            text of one block in braces for each leg, see `milestones`
+    route_results             geocode_list: where each leg ends; landmark_list, distance_list
 
-The original cuts the text at every "}" and at the first ":" of a line, and so breaks on a name that holds them. Here each
-block is read as JSON and, where it is none, line by line; names may hold whatever they like.
+The original cuts the text at every "}" and at the first ":" of a line, and so breaks on a name that holds them. Here names
+may hold whatever they like.
 """
 
 import json
@@ -14,19 +15,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import Repr
 from typing import Any
 
 from envs.base import DataError
+from envs.virl import milestones
 
 Geocode = tuple[float, float]
 """Latitude and longitude in degrees."""
 
 COMPASS = ("north", "northeast", "east", "southeast", "south", "southwest", "west", "northwest")
-_HEADING = "to_next_intersection_heading"
-_FIELDS = ("intersection_idx", "landmarks", "distance", "human_heading", _HEADING)
-_NUMBER = re.compile(r"\s*(-?\d+(?:\.\d+)?)")
-_LINE = re.compile(r'\s*"?([a-z_]+)"?\s*:\s*(.*?)\s*,?\s*$')
-_decode = json.JSONDecoder()
+_NUMBER = re.compile(r"\s*(-?[0-9]+(?:\.[0-9]+)?)")
+_LONGEST_M = 1_000_000
+_shown = Repr()  # bounded, whatever a file holds
+_shown.maxstring = _shown.maxother = 60
+_shown.maxlevel = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +65,18 @@ def read_routes(path: Path | str) -> tuple[Route, ...]:
     """Every route of a file.
 
     Raises:
-        DataError: one sentence naming the file, the route, the field and the value that cannot be used.
+        DataError: one sentence naming the file, the route by its number from 0, the field and the value that cannot be used.
     """
     try:
         data = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: not JSON ({' '.join(str(error).split())[:120]}); a route file is [[route, ...], k]"
-        ) from None
-    if not isinstance(data, list) or not data or not isinstance(data[0], list):
-        raise DataError(f"{path}: a {type(data).__name__}; a route file is a list of two: [[route, ...], k]")
+        problem = " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: not JSON ({problem}); a route file is [[route, ...], k]") from None
+    if not isinstance(data, list) or len(data) != 2 or not isinstance(data[0], list):
+        seen = f"a list of {len(data)}" if isinstance(data, list) and len(data) != 2 else _shown.repr(data)
+        raise DataError(f"{path}: {seen}; a route file is a list of two, the routes and a number: [[route, ...], k]")
     if not data[0]:
         raise DataError(f"{path}: holds no routes")
     return tuple(_Reader(f"{path}: route {number}").route(row, number) for number, row in enumerate(data[0]))
@@ -86,55 +89,55 @@ class _Reader:
         self._where = where
 
     def route(self, row: Any, number: int) -> Route:
-        row = self._mapping(row, "route")
-        results = self._mapping(row.get("route_results"), "route_results")
-        ends = self._list(results.get("geocode_list"), "route_results.geocode_list")
-        blocks = self._milestones(row.get("milestone_info"))
-        if not blocks or len(blocks) != len(ends):
-            raise self._refusal(
-                "milestone_info", f"{len(blocks)} blocks",
-                f"one block for each of the {len(ends)} geocodes in route_results.geocode_list, and at least one",
-            )  # fmt: skip
-        distances = results.get("distance_list")
-        exact = distances if isinstance(distances, list) and len(distances) == len(ends) else [None] * len(ends)
+        row = self._object(row, "the route")
+        destination = self._object(row.get("dest_place"), "dest_place")
         return Route(
             id=row["id"] if isinstance(row.get("id"), str) else f"route-{number}",
-            start=self._place(row, "start_place"),
-            init_heading=int(self._number(row.get("init_heading"), "init_heading")) % 360,
-            destination=self._text(self._mapping(row.get("dest_place"), "dest_place").get("name"), "dest_place.name"),
-            legs=tuple(
-                self._leg(block, end, metres, f"milestone_info[{i}]", f"route_results.geocode_list[{i}]")
-                for i, (block, end, metres) in enumerate(zip(blocks, ends, exact, strict=True))
+            start=self._geocode(
+                self._object(row.get("start_place"), "start_place").get("geocode"), "start_place.geocode"
             ),
+            init_heading=self._degrees(row.get("init_heading"), "init_heading"),
+            destination=self._text(destination.get("name"), "dest_place.name"),
+            legs=self._legs(row.get("milestone_info"), self._object(row.get("route_results"), "route_results")),
         )
 
-    def _leg(self, block: Mapping[str, Any], end: Any, metres: Any, name: str, place: str) -> Leg:
-        told = self._number(block.get("distance"), f"{name}.distance")
-        distance = metres if _is_number(metres) else told
-        if not 0 <= distance < 1e6:
-            raise self._refusal(f"{name}.distance", distance, "metres from 0 to a million")
+    def _legs(self, told: Any, results: Mapping[str, Any]) -> tuple[Leg, ...]:
+        if not isinstance(told, str):
+            raise self._refusal("milestone_info", told, "text with one block in braces for each leg")
+        ends, blocks = results.get("geocode_list"), milestones.read(told)
+        if not isinstance(ends, list):
+            raise self._refusal("route_results.geocode_list", ends, "a list")
+        if not blocks or len(blocks) != len(ends):
+            raise DataError(
+                f"{self._where}: milestone_info holds {len(blocks)} blocks and route_results.geocode_list {len(ends)} "
+                "geocodes; each leg has one of both, and there is at least one leg"
+            )
+        exact = results.get("distance_list")
+        distances = exact if isinstance(exact, list) and len(exact) == len(ends) else [None] * len(ends)
+        return tuple(self._leg(i, *parts) for i, parts in enumerate(zip(blocks, ends, distances, strict=True)))
+
+    def _leg(self, number: int, block: Mapping[str, Any], end: Any, exact: Any) -> Leg:
+        """`exact` is the distance of distance_list, for which the block's stands in where it is no number."""
+        name = f"milestone_info[{number}]"
+        told = block.get(milestones.DISTANCE)
+        metres = float(exact) if _is_number(exact) else self._number(told, f"{name}.{milestones.DISTANCE}")
+        if not 0 <= metres <= _LONGEST_M:
+            raise self._refusal(f"{name}.{milestones.DISTANCE}", metres, f"metres from 0 to {_LONGEST_M:,}")
         return Leg(
-            heading=int(self._number(block.get(_HEADING), f"{name}.{_HEADING}")) % 360,
-            distance_m=float(distance),
-            landmark=self._text(block.get("landmarks"), f"{name}.landmarks"),
-            end=self._geocode(end, place),
+            heading=self._degrees(block.get(milestones.HEADING), f"{name}.{milestones.HEADING}"),
+            distance_m=metres,
+            landmark=self._text(block.get(milestones.LANDMARK), f"{name}.{milestones.LANDMARK}"),
+            end=self._geocode(end, f"route_results.geocode_list[{number}]"),
         )
-
-    def _milestones(self, text: Any) -> list[Mapping[str, Any]]:
-        if not isinstance(text, str):
-            raise self._refusal("milestone_info", text, "text with one block in braces for each leg")
-        blocks = _json_blocks(text)
-        return blocks if blocks is not None else _line_blocks(text)
-
-    def _place(self, row: Mapping[str, Any], name: str) -> Geocode:
-        place = self._mapping(row.get(name), name)
-        return self._geocode(place.get("geocode"), f"{name}.geocode")
 
     def _geocode(self, value: Any, name: str) -> Geocode:
-        usable = isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))
-        if not usable or abs(value[0]) > 90 or abs(value[1]) > 360:
+        usable = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+        if not usable or abs(value[0]) > 90 or abs(value[1]) > 180:
             raise self._refusal(name, value, "[latitude, longitude] in degrees")
         return float(value[0]), float(value[1])
+
+    def _degrees(self, value: Any, name: str) -> int:
+        return int(self._number(value, name)) % 360
 
     def _number(self, value: Any, name: str) -> float:
         if isinstance(value, str) and (found := _NUMBER.match(value[:40])):
@@ -148,18 +151,13 @@ class _Reader:
             raise self._refusal(name, value, "text")
         return value
 
-    def _mapping(self, value: Any, name: str) -> Mapping[str, Any]:
+    def _object(self, value: Any, name: str) -> Mapping[str, Any]:
         if not isinstance(value, dict):
             raise self._refusal(name, value, "an object")
         return value
 
-    def _list(self, value: Any, name: str) -> list[Any]:
-        if not isinstance(value, list):
-            raise self._refusal(name, value, "a list")
-        return value
-
     def _refusal(self, field: str, value: Any, allowed: str) -> DataError:
-        seen = value if isinstance(value, str) and value.endswith("blocks") else f"{value!r:.60}"
+        seen = "missing" if value is None else _shown.repr(value)
         return DataError(f"{self._where}: {field} is {seen}; it must be {allowed}")
 
 
@@ -167,79 +165,53 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
 
 
-def _json_blocks(text: str) -> list[Mapping[str, Any]] | None:
-    """The blocks where each is a JSON object; None where one is not."""
-    blocks: list[Mapping[str, Any]] = []
-    place = 0
-    while place < len(text):
-        if text[place].isspace() or text[place] == ",":
-            place += 1
-            continue
-        try:
-            block, place = _decode.raw_decode(text, place)
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(block, dict):
-            return None
-        blocks.append(block)
-    return blocks
-
-
-def _line_blocks(text: str) -> list[Mapping[str, Any]]:
-    """The blocks as the original's model wrote them: a field a line, quotes and braces in names left as they are."""
-    blocks: list[dict[str, Any]] = []
-    for line in text.splitlines():
-        found = _LINE.match(line)
-        if line.strip().startswith("{"):
-            blocks.append({})
-        elif found and found[1] in _FIELDS and blocks:
-            blocks[-1][found[1]] = _unquoted(found[2])
-    return [block for block in blocks if block]
-
-
-def _unquoted(value: str) -> str:
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
-
-
 # ---------------------------------------------------------------- writing
 
 
-def write_routes(path: Path | str, routes: Sequence[Route], *, k: int = 0) -> Path:
+def write_routes(path: Path | str, routes: Sequence[Route], k: int = 0) -> Path:
     """Write routes in the original's format; `read_routes` gives them back exactly.
 
     Args:
         k: the file's second element, which the original keeps for its collector and never reads.
+
+    Raises:
+        DataError: the file cannot be written.
     """
     path = Path(path)
-    path.write_text(json.dumps([[_row(route) for route in routes], k], ensure_ascii=False, indent=1), encoding="utf-8")
+    text = json.dumps([[_row(route) for route in routes], k], ensure_ascii=False, indent=1)
+    try:
+        path.write_bytes(text.encode("utf-8", "surrogatepass"))  # as json reads it; a file may name half a character
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return path
 
 
 def _row(route: Route) -> dict[str, Any]:
-    last = route.legs[-1]
+    start, end = list(route.start), list(route.legs[-1].end)
     return {
         "id": route.id,
-        "start_place": {"geocode": list(route.start), "relocated_geocode": list(route.start)},
-        "dest_place": {"name": route.destination, "geocode": list(last.end), "relocated_geocode": list(last.end)},
+        "start_place": {"geocode": start, "relocated_geocode": start},
+        "dest_place": {"name": route.destination, "geocode": end, "relocated_geocode": end},
         "route_results": {
             "geocode_list": [list(leg.end) for leg in route.legs],
-            "landmark_list": [{"name": leg.landmark} for leg in route.legs],
+            "landmark_list": [
+                None if leg.landmark == milestones.NO_LANDMARK else {"name": leg.landmark} for leg in route.legs
+            ],
             "distance_list": [leg.distance_m for leg in route.legs],
         },
         "init_heading": route.init_heading,
         "instruction": "",
-        "milestone_info": "\n".join(_block(route, number) for number in range(len(route.legs))),
+        "milestone_info": milestones.write([_block(route, number) for number in range(len(route.legs))]),
     }
 
 
-def _block(route: Route, number: int) -> str:
+def _block(route: Route, number: int) -> dict[str, Any]:
     leg = route.legs[number]
     facing = route.legs[number - 1].heading if number else route.init_heading
-    fields = {
+    return {
         "intersection_idx": number,
-        "landmarks": leg.landmark,
-        "distance": f"{round(leg.distance_m)} meters",
+        milestones.LANDMARK: leg.landmark,
+        milestones.DISTANCE: f"{round(leg.distance_m)} meters",
         "human_heading": f"{facing} ({compass_word(facing)})",
-        _HEADING: f"{leg.heading} ({compass_word(leg.heading)})",
+        milestones.HEADING: f"{leg.heading} ({compass_word(leg.heading)})",
     }
-    return json.dumps(fields, ensure_ascii=False, indent=0)
