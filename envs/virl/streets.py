@@ -153,7 +153,8 @@ def _house(front: Faces, left: Point, right: Point, out: Point, light: float) ->
     along, outwards, up = front.corners[..., 0], front.corners[..., 1], front.corners[..., 2]
     east = left[0] + along * (right[0] - left[0]) + outwards * out[0]
     north = left[1] + along * (right[1] - left[1]) + outwards * out[1]
-    corners, colours = np.stack([east, north, up], -1), front.colours * light
+    corners = np.stack([east, north, up], -1).astype(np.float32)  # half the memory; a city has 100,000 faces
+    colours = (front.colours * light).astype(np.float32)
     shown = [front.levels <= level for level in range(3)]
     middle = (left[0] + right[0]) / 2, (left[1] + right[1]) / 2
     return House(middle, out, tuple(corners[s] for s in shown), tuple(colours[s] for s in shown))

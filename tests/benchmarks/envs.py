@@ -1,23 +1,36 @@
 """How fast tasks are dealt, drawn and answers judged, in one process on one core."""
 
+import tempfile
 import time
 from collections.abc import Callable
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
 import envs
 from envs.general_points import cards
 from envs.task import Task
+from envs.virl import album, cities, city_runs, routes
 
 VERDICTS = 100_000
 RESETS = 50_000
 DEALS = 512
 PICTURES = 50
+VIEWS = 200
+ROUTES = 1000
 
 
 def rows() -> list[dict[str, Any]]:
     """Verdicts per second on mixed answers, microseconds per episode reset, milliseconds per picture."""
-    return [_verdicts("paper"), _verdicts("reference"), _verdicts("paper", modality="vision"), _resets(), *_hands()]
+    return [
+        _verdicts("paper"),
+        _verdicts("reference"),
+        _verdicts("paper", modality="vision"),
+        _resets(),
+        *_hands(),
+        *_streets(),
+        _routes(),
+    ]
 
 
 def _verdicts(rewards: str, modality: str = "language") -> dict[str, Any]:
@@ -102,6 +115,54 @@ def _hands() -> list[dict[str, Any]]:
         for name, work, target, note in zip(("uncached", "cached"), (draw, ask), ("< 15", "< 0.2"), notes, strict=True)
         for best in [min(_seconds(work) for _ in range(3))]
     ]
+
+
+def _streets() -> list[dict[str, Any]]:
+    """Four street views in a square of 320 pixels, at places of the training city that were not drawn before."""
+    city = cities.city(cities.TRAINED)
+    legs = [(leg.end, leg.heading) for route in cities.routes(city, count=VIEWS) for leg in route.legs]
+    keys = [album.key(f"{cities.TRAINED}:0", *leg) for leg in dict(legs).items()][:VIEWS]
+    pictures = album.album(320, False, None)
+    pictures(album.key(f"{cities.TRAINED}:0", city.plan.nodes[0]["geocode"], 1))  # fonts, skies and fronts
+    drawn = _seconds(lambda: [pictures(key) for key in keys])
+    kept = min(_seconds(lambda: [pictures(key) for key in keys[-50:]]) for _ in range(3))
+    note = f"{len(keys)} places of gridport; the streets around are built when first seen"
+    return [
+        {
+            "name": "V-IRL 2×2 view at 320 px, uncached",
+            "value": drawn / len(keys) * 1e3,
+            "unit": "ms",
+            "target": "≤ 15",
+            "note": note,
+        },
+        {
+            "name": "V-IRL 2×2 view at 320 px, cached",
+            "value": kept / 50 * 1e3,
+            "unit": "ms",
+            "target": "≤ 0.2",
+            "note": "asked for again",
+        },
+    ]
+
+
+def _routes() -> dict[str, Any]:
+    """Every city from nothing to a written file of routes; the slowest counts."""
+
+    def laid_out(name: str) -> None:
+        cities.city.cache_clear()
+        city_runs.runs_of.cache_clear()
+        with tempfile.TemporaryDirectory() as folder:
+            found = cities.routes(cities.city(name), count=ROUTES)
+            routes.write_routes(Path(folder) / "routes.json", found)
+
+    seconds = {name: min(_seconds(lambda name=name: laid_out(name)) for _ in range(2)) for name in cities.NAMES}
+    return {
+        "name": f"V-IRL file of {ROUTES:,} routes",
+        "value": max(seconds.values()),
+        "unit": "s",
+        "target": "< 10",
+        "note": "a city, its landmarks and routes, written; " + ", ".join(f"{n} {s:.2f}" for n, s in seconds.items()),
+    }
 
 
 def _seconds(work: Callable[[], None]) -> float:
