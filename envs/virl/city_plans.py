@@ -24,7 +24,7 @@ _GRID = 13, 12  # crossings eastwards and northwards
 _BLOCK = 90.0, 100.0  # metres
 _GRID_BEARING = 29.0  # of the avenues
 _PARK = range(1, 4), range(5, 8)  # no crossings here
-_DIAGONALS = ((0, 1, 11), (12, -1, 11), (6, 1, 6), (6, -1, 4))  # begin on the first row at, one row up and one to, rows
+_DIAGONALS = ((0, 1, 11), (12, -1, 11), (6, 1, 6), (6, -1, 4))  # first column, columns for each row, rows
 
 _OLD_RADIUS, _OLD_SPACING, _OLD_POINTS = 520.0, 66.0, 150
 _OLD_LEAST_ANGLE = 40.0  # between two streets of a crossing

@@ -22,7 +22,7 @@ from envs.virl.streets_facades import CLOSE, FAR, MIDDLE, Faces
 from envs.virl.streets_signs import TALL
 from envs.virl.streets_styles import STYLES, SignStyle, Style
 
-EYE = 2.5
+EYE = 2.5  # metres above the street
 _SEEN = 330.0  # metres along a street
 _SEEN_BESIDE = 130.0  # metres to crossings whose side streets are seen
 _SEEN_INTO = 34.0  # metres of a side street
@@ -45,7 +45,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """A front where it stands; `faces[level]` are those drawn up to that level."""
+    """A front where it stands. `corners[level]` and `colours[level]` are the faces that are drawn up to that level."""
 
     middle: Point
     out: Point  # unit vector towards the street
