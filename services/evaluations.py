@@ -81,8 +81,7 @@ class Evaluations:
         """Queue an evaluation. The same `key` gives the same one again.
 
         Raises:
-            CheckpointMissing, DataError: the checkpoint or a suite is unknown.
-            ConfigError: an option that a suite fixes, or a value that the environment refuses.
+            CheckpointMissing, DataError, ConfigError: the checkpoint is unknown, or what it shall play (`settled`).
             IdempotencyConflict: `key` was used for another order.
             Busy: too many are open.
         """
