@@ -26,6 +26,7 @@ Geocode = tuple[float, float]
 
 COMPASS = ("north", "northeast", "east", "southeast", "south", "southwest", "west", "northwest")
 _NUMBER = re.compile(r"\s*(-?[0-9]+(?:\.[0-9]+)?)")
+_HALF = re.compile("[\ud800-\udfff]")  # half a pair of UTF-16, which JSON can name and nothing can print
 _LONGEST_M = 1_000_000
 _shown = Repr()  # bounded, whatever a file holds
 _shown.maxstring = _shown.maxother = 60
@@ -92,7 +93,7 @@ class _Reader:
         row = self._object(row, "the route")
         destination = self._object(row.get("dest_place"), "dest_place")
         return Route(
-            id=row["id"] if isinstance(row.get("id"), str) else f"route-{number}",
+            id=self._text(row["id"], "id") if isinstance(row.get("id"), str) else f"route-{number}",
             start=self._geocode(
                 self._object(row.get("start_place"), "start_place").get("geocode"), "start_place.geocode"
             ),
@@ -147,8 +148,8 @@ class _Reader:
         return float(value)
 
     def _text(self, value: Any, name: str) -> str:
-        if not isinstance(value, str) or not value.strip():
-            raise self._refusal(name, value, "text")
+        if not isinstance(value, str) or not value.strip() or _HALF.search(value):
+            raise self._refusal(name, value, "text, of whole characters")
         return value
 
     def _object(self, value: Any, name: str) -> Mapping[str, Any]:
@@ -180,7 +181,7 @@ def write_routes(path: Path | str, routes: Sequence[Route], k: int = 0) -> Path:
     path = Path(path)
     text = json.dumps([[_row(route) for route in routes], k], ensure_ascii=False, indent=1)
     try:
-        path.write_bytes(text.encode("utf-8", "surrogatepass"))  # as json reads it; a file may name half a character
+        path.write_bytes(text.encode())  # encoded first, so that what cannot be written spoils no file
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return path
