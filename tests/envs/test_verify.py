@@ -109,3 +109,124 @@ def test_a_bad_line_is_told_its_number_and_field(changes: dict, problem: str):
 def test_a_line_that_is_no_object_is_told_so(text: str):
     with pytest.raises(LineError, match=r"^line 2: \(whole line\): "):
         verify_line(text, 2)
+
+
+# ---------------------------------------------------------------- positions of a walk
+WRONG = "make incorrect action. Please avoid this action and try again in the same format:\n{"
+NOT_AT = "you are not at any intersection. Please avoid this observation and try again in the same format:\n{"
+AT = "you are at an intersection. Please avoid this observation and try again in the same format:\n{"
+STREET = {
+    "action": "forward()",
+    "landmark": "No landmarks nearby",
+    "intersection": "",
+    "instruction": "Move forward until you reach next intersection where Red Raven Cafe is on your left.",
+}
+CROSSING = {
+    "action": "turn_direction(north)",
+    "landmark": "Red Raven Cafe is on your left",
+    "intersection": "You observe an intersection",
+    "instruction": "Turn left to face north.",
+}
+WALK = {"actions": "absolute", "modality": "language", "viter": 2, "rewards": "paper"}
+
+
+def step(state: dict, action: str = "forward()", observed: str = "", attempts_left: int = 2, **options) -> dict:
+    """The verdict on an answer at a position of a walk."""
+    answer = json.dumps({"current observation": observed, "current instruction": "x", "action": action})
+    return verify_line(
+        line(env="virl", options={**WALK, **options}, state=state, attempts_left=attempts_left, answer=answer), 1
+    )
+
+
+def test_a_step_gets_its_verdict():
+    correct = {
+        "reward": 1.0,
+        "status": "correct",
+        "feedback": "Correct action.",
+        "terminated": False,
+        "truncated": False,
+    }
+    assert step(STREET) == correct
+    assert step(CROSSING, "turn_direction(north)") == correct
+    assert step({**STREET, "action": "stop()"}, "stop()") == {**correct, "terminated": True}
+    assert step({**STREET, "action": "turn_direction(slightly left)"}, "turn_direction(slightly left)",
+                actions="relative") == correct  # fmt: skip
+    for answer in (
+        '\n{\n  "current observation": "",\n  "action": "forward()",\n}',
+        'So:\n```json\n{"action": "forward()"}\n```',
+    ):
+        order = line(env="virl", options=WALK, state=STREET, attempts_left=2, answer=answer)
+        assert verify_line(order, 1) == correct
+
+
+@pytest.mark.parametrize("modality", ["language", "vision"])
+@pytest.mark.parametrize(
+    ("state", "observed", "reward", "status", "told"),
+    [
+        (STREET, "No landmarks nearby; ", -1.0, "wrong_action", WRONG),
+        (STREET, "No landmarks nearby; You observe an intersection", -1.5, "wrong_recognition", NOT_AT),
+        (CROSSING, "Red Raven Cafe is on your left; You observe an intersection", -1.0, "wrong_action", WRONG),
+        (CROSSING, "Red Raven Cafe is on your left; ", -1.5, "wrong_recognition", AT),
+        (CROSSING, "You observe an Intersection", -1.5, "wrong_recognition", AT),  # upper and lower case differ
+    ],
+)
+def test_a_wrong_step_is_told_what_is_wrong(
+    state: dict, observed: str, reward: float, status: str, told: str, modality: str
+):
+    for action in ("turn_direction(south)", "forward", "Forward()", " forward()", "None", ""):
+        verdict = step(state, action, observed, modality=modality)
+        assert (verdict["reward"], verdict["status"]) == (reward, status)
+        assert told in verdict["feedback"]
+        assert verdict["feedback"].endswith("}.")
+        assert not verdict["terminated"]
+        assert not verdict["truncated"]
+
+
+def test_the_last_wrong_step_is_truncated_as_a_hand_is():
+    paper, reference = (step(STREET, "stop()", attempts_left=1, rewards=rewards) for rewards in ("paper", "reference"))
+    assert (paper["truncated"], reference["truncated"]) == (True, False)
+    assert "{{" in reference["feedback"]
+    assert "{{" not in paper["feedback"]
+    for rewards in ("paper", "reference"):
+        assert step(STREET, "forward()", attempts_left=0, rewards=rewards) == {
+            "reward": -1.0, "status": "limit", "feedback": "Exceed maximum verify steps", "terminated": False,
+            "truncated": True,
+        }  # fmt: skip
+
+
+def test_the_originals_claims_of_intersections_are_read_off_the_landmark_by_one_option():
+    seen = "Red Raven Cafe is on your left; You observe an intersection"
+    legacy = step(CROSSING, "stop()", seen, legacy_intersections=True)
+    assert (legacy["reward"], legacy["status"]) == (-1.5, "wrong_recognition")
+    assert NOT_AT in legacy["feedback"]
+    named = {**STREET, "landmark": "The intersection Bar is on your left"}
+    assert AT in step(named, "stop()", "nothing", legacy_intersections=True)["feedback"]
+    assert step(named, "stop()", "nothing")["status"] == "wrong_action"
+
+
+def test_any_answer_to_a_step_is_judged():
+    for answer in ("", "\ud800", "\0", "[" * 10**6, '{"action": 7}', '{"current observation": null, "action": null}',
+                   '{"current observation": 3, "action": "stop()"}', '{"current observation": ["intersection"]}'):  # fmt: skip
+        order = line(env="virl", options=WALK, state=STREET, attempts_left=2, answer=answer)
+        assert verify_line(order, 1)["status"] == "wrong_action"
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"state": {}}, "line 7: state.action: this key is required"),
+        ({"state": {**STREET, "action": "fly()"}}, r"line 7: state.action: 'fly\(\)': no action; write forward\(\), stop\(\) or"),
+        ({"state": {**STREET, "action": "turn_direction(up)"}}, "line 7: state.action: "),
+        ({"state": {**STREET, "landmark": 7}}, "line 7: state.landmark: 7"),
+        ({"state": {**STREET, "intersection": False}}, "line 7: state.intersection: False"),
+        ({"state": {**STREET, "instruction": None}}, "line 7: state.instruction: None"),
+        ({"state": {**STREET, "landmarks": ""}}, "line 7: state.landmarks: unknown key; did you mean 'landmark'?"),
+        ({"options": {"actions": "compass"}}, "line 7: options.actions: 'compass'"),
+        ({"options": {"viter": 0}}, "line 7: options.viter: 0"),
+        ({"options": {"legacy_heading": True}}, "line 7: options.legacy_heading: unknown key; did you mean 'legacy_headings'?"),
+    ],
+)  # fmt: skip
+def test_a_bad_position_is_told_its_field(changes: dict, problem: str):
+    with pytest.raises(LineError, match=problem) as error:
+        verify_line(line(**{"env": "virl", "options": WALK, "state": STREET, **changes}), 7)
+    assert "\n" not in str(error.value)

@@ -235,6 +235,77 @@ def test_verify_takes_any_bytes():
     assert json.loads(result.stdout.splitlines()[1])["status"] == "correct"
 
 
+# ---- routes and rails
+
+
+def rail(path: Path, *arguments: str) -> list[dict[str, Any]]:
+    result = viter("rail", str(path), *arguments)
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_routes_of_a_city_are_written_and_their_rails_printed(tmp_path: Path):
+    path = tmp_path / "routes.json"
+    result = viter("routes", "gridport", "--n", "20", "--out", str(path))
+    assert (result.exit_code, result.stdout) == (0, f"{path}\n")
+    written, _ = json.loads(path.read_text())
+    assert len(written) == 20
+    lines = rail(path, "--route", "3", "--straight-line-length", "1")
+    keys = ["action", "observation", "intersection", "instruction", "instruction_idx", "heading", "geocode"]
+    assert all(list(line) == keys for line in lines)
+    legs = len(written[3]["route_results"]["geocode_list"])
+    assert len(lines) == 2 * legs + 1
+    assert lines[0]["heading"] == written[3]["init_heading"]
+    assert lines[-1]["action"] == "stop()"
+    relative = rail(path, "--route", "3", "--straight-line-length", "1", "--actions", "relative")
+    assert [line["instruction"] for line in relative] == [line["instruction"] for line in lines]
+    assert relative[0]["action"].removeprefix("turn_direction(").rstrip(")") in lines[0]["instruction"]
+
+
+def test_the_originals_headings_are_had_by_one_option(tmp_path: Path):
+    path = tmp_path / "routes.json"
+    viter("routes", "gridport", "--n", "40", "--out", str(path))
+    ours, theirs = (
+        [rail(path, "--route", str(n), "--actions", "relative", *more) for n in range(40)]
+        for more in ([], ["--legacy-headings"])
+    )
+    changed = [a["action"] != b["action"] for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)]
+    assert any(changed)
+    assert not all(changed)
+
+
+def test_bad_rails_and_routes_are_one_sentence_with_the_code_of_their_kind(tmp_path: Path):
+    path = tmp_path / "routes.json"
+    viter("routes", "gridport", "--n", "2", "--out", str(path))
+    assert "--route 2: " in refused(viter("rail", str(path), "--route", "2"), 2)
+    assert "actions: 'compass'" in refused(viter("rail", str(path), "--actions", "compass"), 2)
+    assert "drop_rate: 1.0" in refused(viter("rail", str(path), "--drop-rate", "1"), 2)
+    assert "No such file" in refused(viter("rail", str(tmp_path / "none.json")), 3)
+    path.write_text('[[{"init_heading": 7}], 0]')
+    assert "routes.json: route 0: " in refused(viter("rail", str(path)), 3)
+    assert "known cities are gridport" in refused(viter("routes", "atlantis", "--out", str(path)), 2)
+    assert "the lower number comes first" in refused(
+        viter("routes", "gridport", "--legs", "3", "2", "--out", str(path)), 2
+    )
+    assert "No such file" in refused(
+        viter("routes", "gridport", "--n", "2", "--out", str(tmp_path / "no" / "x.json")), 3
+    )
+
+
+def test_names_of_any_kind_are_printed_as_they_are(tmp_path: Path):
+    path = tmp_path / "routes.json"
+    viter("routes", "gridport", "--n", "1", "--out", str(path))
+    [[route], _] = json.loads(path.read_text())
+    told = 'Joe\'s "Best" {Pizza}: 北京 } is on your left'
+    first = route["milestone_info"].partition("}")[0]
+    seen = first.partition('"landmarks": "')[2].partition('"')[0]
+    route["milestone_info"] = route["milestone_info"].replace(seen, told, 1)
+    path.write_text(json.dumps([[route], 0]))
+    lines = rail(path, "--straight-line-length", "0")
+    assert lines[1]["observation"] == told
+    assert lines[1]["intersection"] == "You observe an intersection"
+
+
 # ---- listings, exit codes
 
 
