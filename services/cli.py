@@ -178,10 +178,10 @@ def verify() -> None:
 @app.command()
 def rail(
     routes: Annotated[Path, typer.Argument(help="A route file: [[route, ...], k]", metavar="ROUTES.json")],
-    route: Annotated[int, typer.Option(min=0, help="Its number in the file, from 0.")] = 0,
+    route: Annotated[int, typer.Option(help="Its number in the file, from 0.")] = 0,
     actions: Annotated[str, typer.Option(help="The action space: absolute or relative.")] = "absolute",
-    straight_line_length: Annotated[int, typer.Option(min=0, max=50, help="Steps along a leg.")] = 2,
-    drop_rate: Annotated[float, typer.Option(min=0, help="Chance of a step to be left out, below 1.")] = 0.0,
+    straight_line_length: Annotated[int, typer.Option(help="Steps along a leg.")] = 2,
+    drop_rate: Annotated[float, typer.Option(help="Chance of a step to be left out, below 1.")] = 0.0,
     legacy_headings: Annotated[
         bool, typer.Option("--legacy-headings", help="Do not wrap turns at 360 degrees.")
     ] = False,

@@ -7,24 +7,18 @@ import envs
 from envs.answers import text_field
 from envs.base import seed_of, validated
 from envs.suites import SuiteSpec
-from envs.task import Message, State, Task, Verdict
-from envs.virl import prompts
+from envs.task import Message, State, Status, Task, Verdict
+from envs.virl import cities, prompts
 from envs.virl.options import Spot, VirlOptions
 from envs.virl.routes import COMPASS
-from envs.virl.verifier import CORRECT, LIMIT, Grader
+from envs.virl.verifier import Verifier
 from envs.virl.walks import NAME, Walks
 
 if TYPE_CHECKING:
     import numpy as np
 
 _ACTION, _SEEN, _IS_INTERSECTION, _LINE, _HEADING, _GEOCODE = range(6)  # of an entry of a task's rail
-_OTHER_CITIES = ("oldtown", "ringhaven", "hillcrest")
-
-
-def _words() -> tuple[str, ...]:
-    from envs.virl.cities import WORDS
-
-    return WORDS
+_OTHER_CITIES = tuple(name for name in cities.NAMES if name != cities.TRAINED)
 
 
 class Virl:
@@ -44,18 +38,16 @@ class Virl:
         "vision-id-unseen": SuiteSpec("id", {"modality": "vision", "split": "held_out"}),
         **{f"vision-ood-{city}": SuiteSpec("ood", {"modality": "vision", "city": city}) for city in _OTHER_CITIES},
     }
-    phrases: ClassVar[tuple[str, ...]] = (*prompts.PHRASES, *_words())
+    phrases: ClassVar[tuple[str, ...]] = (*prompts.PHRASES, *cities.WORDS)
     vision_phrases: ClassVar[tuple[str, ...]] = prompts.VISION_PHRASES
 
     def __init__(self, **options: Any) -> None:
         self.options = validated(VirlOptions, options, source=f"{NAME} options")
-        self._resolved = self.options.model_dump(mode="json")
+        self._resolved = self.options.model_dump()
         self._walks = Walks(self.options, self._resolved)
         self._sees = self.options.modality == "vision"
-        self._stops_at_last = self.options.rewards == "paper"
-        self._grader = Grader(
-            doubled=self.options.rewards == "reference", legacy_intersections=self.options.legacy_intersections
-        )
+        self._viter = self.options.viter
+        self._verifier = Verifier(rewards=self.options.rewards, legacy_intersections=self.options.legacy_intersections)
 
     # ------------------------------------------------------------ tasks
     def sample(self, *counters: int | str) -> Task:
@@ -72,11 +64,11 @@ class Virl:
         )  # fmt: skip
 
     def start(self, task: Task) -> State:
-        return State(attempts_left=self._as_dealt(task).options.viter)
+        return State(attempts_left=self._as_dealt(task)._viter)
 
     def states(self, task: Task) -> tuple[State, ...]:
         """The start of every position."""
-        viter = self._as_dealt(task).options.viter
+        viter = self._as_dealt(task)._viter
         return tuple(State(attempts_left=viter, position=position) for position in range(len(task.data["rail"])))
 
     def prompt(self, task: Task, state: State) -> tuple[Message, ...]:
@@ -108,30 +100,22 @@ class Virl:
     # ------------------------------------------------------------ verdicts
     def verify(self, task: Task, state: State, answer: str) -> tuple[Verdict, State]:
         """Judge an answer. At `attempts_left` 0 it is not judged: it is told that the limit is reached."""
-        walk, rail = self._as_dealt(task), task.data["rail"]
-        entry = rail[state.position]
-        if state.attempts_left <= 0:
-            grade = LIMIT
-        else:
-            grade = walk._grader.grade(entry[_ACTION], entry[_SEEN], entry[_IS_INTERSECTION], answer)
-        if grade is CORRECT:
-            arrived = entry[_ACTION] == prompts.STOP
-            verdict = Verdict(reward=grade.reward, status=grade.status, feedback=grade.feedback, terminated=arrived)
-            position = state.position + 1
-            is_over = arrived or position == len(rail)
-            return verdict, State(attempts_left=walk.options.viter, position=position, is_over=is_over)
+        walk, rail, position = self._as_dealt(task), task.data["rail"], state.position
+        action, seen, is_intersection, *_ = rail[position]
+        verdict = walk._verifier.judge(action, seen, is_intersection, state.attempts_left, answer)
+        if verdict.status is Status.CORRECT:
+            is_over = verdict.terminated or position + 1 == len(rail)
+            return verdict, State(attempts_left=walk._viter, position=position + 1, is_over=is_over)
         attempts_left = max(0, state.attempts_left - 1)
-        failed = grade is LIMIT or (attempts_left == 0 and walk._stops_at_last)
-        verdict = Verdict(reward=grade.reward, status=grade.status, feedback=grade.feedback, truncated=failed)
-        return verdict, State(attempts_left=attempts_left, position=state.position, is_over=failed)
+        return verdict, State(attempts_left=attempts_left, position=position, is_over=verdict.truncated)
 
     def feedback(self, verdict: Verdict) -> Message:
         return Message(role="user", text=f"{prompts.FAILED}{verdict.feedback}")
 
     def observes(self, task: Task, position: int, answer: str) -> bool:
         """Whether the answer names what is to be observed at a position: the landmark, or that there is none."""
-        seen = task.data["rail"][position][_SEEN]
-        return text_field(answer, "current observation").partition(";")[0].strip() == seen
+        said, seen = text_field(answer, "current observation"), task.data["rail"][position][_SEEN]
+        return said == seen or said.startswith(prompts.observation(seen, "").rstrip())  # a name may hold a ";" too
 
     # ------------------------------------------------------------ answers
     def expert(self, task: Task, state: State, *counters: int | str) -> str:  # noqa: ARG002 - there is one right answer

@@ -1,14 +1,23 @@
 """The options of V-IRL, and a position as people write one down."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StrictStr, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictStr,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from envs.base import Config
-from envs.virl import prompts
+from envs.virl import cities, prompts
 from envs.virl.routes import COMPASS
+from envs.virl.verifier import CLAIM
 
-Legs = tuple[Annotated[int, Field(ge=1, le=12)], Annotated[int, Field(ge=1, le=12)]]
+Legs = Annotated[int, Field(ge=1, le=12)]
 
 
 class VirlOptions(Config):
@@ -25,19 +34,19 @@ class VirlOptions(Config):
     rewards: Literal["paper", "reference"] = "paper"
     """`paper` ends an episode with its last attempt; `reference` spends one more call on saying that the limit is reached,
     and doubles the braces in its messages, as the original does."""
-    city: str = Field("gridport", pattern=r"^[a-z]{1,40}$")
+    city: str = cities.TRAINED
     """The generated city that routes lie in: gridport, oldtown, ringhaven or hillcrest. `routes` goes before it."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Names the generated city and its routes."""
-    legs: Annotated[Legs, Field(strict=False)] = (2, 3)
+    legs: tuple[Legs, Legs] = (2, 3)
     """Fewest and most legs of a generated route."""
     routes: str | None = None
     """A route file in the original's format; null takes generated routes."""
-    panoramas: str | None = None
+    panoramas: str | None = Field(None, validate_default=True)
     """A folder of panoramas in the original's format, for vision on the routes of a file."""
     straight_line_length: int = Field(2, ge=0, le=50)
     """Steps along a leg."""
-    drop_rate: float = Field(0.0, ge=0, lt=1, strict=False)
+    drop_rate: float = Field(0.0, ge=0, lt=1)
     """Chance of a step to be left out, drawn for each task."""
     split: Literal["all", "train", "held_out"] = "all"
     """Which routes are walked. A fixed tenth, named by the routes' ids, is held out."""
@@ -55,6 +64,20 @@ class VirlOptions(Config):
     """Reproduce what the original makes of legs of up to 5 m, after which each instruction is told one position late, and of
     two steps that share a panorama, which it walks twice."""
 
+    @field_validator("city")
+    @classmethod
+    def _is_a_city(cls, city: str) -> str:
+        if city not in cities.NAMES:
+            raise ValueError(f"no city of ours; known cities are {', '.join(cities.NAMES)}")
+        return city
+
+    @field_validator("legs", mode="before")
+    @classmethod
+    def _are_two(cls, legs: Any) -> Any:
+        if not isinstance(legs, list | tuple) or len(legs) != 2:
+            raise ValueError("write the fewest and the most, as [2, 3]")
+        return tuple(legs)
+
     @field_validator("legs")
     @classmethod
     def _legs_rise(cls, legs: tuple[int, int]) -> tuple[int, int]:
@@ -62,13 +85,24 @@ class VirlOptions(Config):
             raise ValueError("the fewest legs come first")
         return legs
 
-    @model_validator(mode="after")
-    def _pictures_can_be_had(self) -> Self:
-        if self.modality == "vision" and self.routes is not None and self.panoramas is None:
-            raise ValueError("routes: a route file in vision needs its panoramas; name their folder under panoramas")
-        if self.panoramas is not None and self.routes is None:
-            raise ValueError("panoramas: these belong to a route file; name it under routes")
-        return self
+    @field_validator("panoramas")
+    @classmethod
+    def _belong_to_routes(cls, panoramas: str | None, info: ValidationInfo) -> str | None:
+        routes, modality = info.data.get("routes"), info.data.get("modality")
+        if panoramas is None and routes is not None and modality == "vision":
+            raise ValueError("a route file in vision needs its panoramas; name their folder here")
+        if panoramas is not None and routes is None:
+            raise ValueError("panoramas belong to a route file; name it under routes")
+        return panoramas
+
+    @model_serializer(mode="wrap")
+    def _as_tasks_name_it(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """JSON values alone; and no looks in `language`, where they change nothing."""
+        options: dict[str, Any] = {**dump(self), "legs": list(self.legs)}
+        if self.modality == "language":
+            for look in ("resolution", "legacy_grid"):
+                options.pop(look, None)
+        return options
 
 
 class Spot(Config):
@@ -88,5 +122,15 @@ class Spot(Config):
     def _is_an_action(cls, action: str) -> str:
         turns = [prompts.turn(word) for word in (*COMPASS, *prompts.RELATIVE)]
         if action not in (prompts.FORWARD, prompts.STOP, *turns):
-            raise ValueError(f"no action; write {prompts.FORWARD}, {prompts.STOP} or turn_direction(x)")
+            raise ValueError(
+                f"no action; write {prompts.FORWARD}, {prompts.STOP} or {prompts.turn('x')}, x being one of "
+                f"{', '.join((*COMPASS, *prompts.RELATIVE))}"
+            )
         return action
+
+    @field_validator("intersection")
+    @classmethod
+    def _is_told_or_empty(cls, intersection: str) -> str:
+        if intersection and CLAIM not in intersection:
+            raise ValueError(f"no intersection; write {prompts.AT_INTERSECTION!r}, or '' where there is none")
+        return intersection

@@ -107,12 +107,12 @@ def _headings_before(route: Route) -> list[int]:
 
 
 def _steps(start: Geocode, leg: Leg, ways: Ways, snap: Snap | None, *counters: int | str) -> list[Geocode]:
-    """Where the walker steps along a leg."""
+    """Where the walker steps along a leg: at equal distances, but for those that are left out."""
     count = ways.straight_line_length
     kept = [
         (start[0] + (leg.end[0] - start[0]) * share, start[1] + (leg.end[1] - start[1]) * share)
         for step in range(count)
-        if seed_of(*counters, step) >= ways.drop_rate * 2**63
+        if not ways.drop_rate or seed_of(*counters, step) >= ways.drop_rate * 2**63
         for share in ((step + 1) / (count + 1),)
     ]
     return kept if snap is None else _snapped(kept, start, leg.end, snap, keep_doubles=ways.legacy_legs)

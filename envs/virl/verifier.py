@@ -1,53 +1,60 @@
-"""Judges an action: (position, text) -> Verdict, all of them made beforehand. Pure and bounded.
+"""Judges an answer: (position, text) -> Verdict, each of them made beforehand. Pure and bounded.
 
-| what is answered                                            | reward | status            |
-|-------------------------------------------------------------|--------|-------------------|
-| the right action                                            | +1     | correct           |
-| another one, while claiming an intersection that is not there, or none where there is one | -1.5 | wrong_recognition |
-| another one                                                 | -1     | wrong_action      |
-| nothing is judged any more                                  | -1     | limit             |
+| what is answered                                                                  | reward | status            |
+|-----------------------------------------------------------------------------------|--------|-------------------|
+| the right action                                                                  | +1     | correct           |
+| another, while observing an intersection where there is none, or none where there is | -1.5 | wrong_recognition |
+| another                                                                           | -1     | wrong_action      |
+| anything, with no attempts left                                                   | -1     | limit             |
 
 What the answer says of its observation and instruction counts for nothing where the action is right.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 from envs.answers import text_field
-from envs.task import Status
+from envs.task import Status, Verdict
 from envs.virl import prompts
 
 CLAIM = "intersection"
 
-
-@dataclass(frozen=True, slots=True)
-class Grade:
-    """Reward, status and words for one answer."""
-
-    reward: float
-    status: Status
-    feedback: str
+CORRECT = Verdict(reward=1.0, status=Status.CORRECT, feedback=prompts.CORRECT)
+ARRIVED = replace(CORRECT, terminated=True)
+LIMIT = Verdict(reward=-1.0, status=Status.LIMIT, feedback=prompts.LIMIT, truncated=True)
 
 
-CORRECT = Grade(1.0, Status.CORRECT, prompts.CORRECT)
-LIMIT = Grade(-1.0, Status.LIMIT, prompts.LIMIT)
-
-
-class Grader:
+class Verifier:
     """The verdicts of one variant."""
 
-    def __init__(self, *, doubled: bool, legacy_intersections: bool):
-        """Args: doubled: braces stand twice in messages; legacy_intersections: see `VirlOptions`."""
+    def __init__(self, *, rewards: str, legacy_intersections: bool):
+        """
+        Args:
+            rewards: `paper` truncates an episode with its last attempt; `reference` doubles the braces in its messages.
+            legacy_intersections: read off the landmark, as the original does, whether there is an intersection.
+        """
         self._legacy = legacy_intersections
-        self._wrong = Grade(-1.0, Status.WRONG_ACTION, prompts.wrong_action(doubled=doubled))
-        self._not_at = Grade(-1.5, Status.WRONG_RECOGNITION, prompts.not_at_intersection(doubled=doubled))
-        self._at = Grade(-1.5, Status.WRONG_RECOGNITION, prompts.at_intersection(doubled=doubled))
+        doubled = rewards == "reference"
+        wrong = Verdict(reward=-1.0, status=Status.WRONG_ACTION, feedback=prompts.wrong_action(doubled=doubled))
+        unseen = Verdict(
+            reward=-1.5, status=Status.WRONG_RECOGNITION, feedback=prompts.not_at_intersection(doubled=doubled)
+        )
+        missed = replace(unseen, feedback=prompts.at_intersection(doubled=doubled))
+        self._faults = (wrong, unseen, missed)
+        self._last_faults = tuple(replace(fault, truncated=rewards == "paper") for fault in self._faults)
 
-    def grade(self, action: str, landmark: str, is_intersection: bool, answer: str) -> Grade:
+    def judge(self, action: str, landmark: str, is_intersection: bool, attempts_left: int, answer: str) -> Verdict:
         """Args: action: the right one; landmark: what is observed there; is_intersection: whether it is one."""
+        if attempts_left <= 0:
+            return LIMIT
         if text_field(answer, "action") == action:
-            return CORRECT
-        claims = CLAIM in text_field(answer, "current observation")
-        is_there = CLAIM in landmark if self._legacy else is_intersection
-        if claims == is_there:
-            return self._wrong
-        return self._not_at if claims else self._at
+            return ARRIVED if action == prompts.STOP else CORRECT
+        fault = self._fault(landmark, is_intersection, text_field(answer, "current observation"))
+        return (self._faults if attempts_left > 1 else self._last_faults)[fault]
+
+    def _fault(self, landmark: str, is_intersection: bool, observed: str) -> int:
+        """0 for the action alone, 1 for an intersection that is not there, 2 for one that is not observed."""
+        if self._legacy:
+            claims, is_there = CLAIM in observed, CLAIM in landmark
+        else:  # a landmark may be named so
+            claims, is_there = CLAIM in observed.replace(landmark, ""), is_intersection
+        return 0 if claims == is_there else 1 if claims else 2
