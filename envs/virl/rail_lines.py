@@ -14,7 +14,7 @@ KEYS = ("action", "observation", "intersection", "instruction", "instruction_idx
 
 
 def of_file(path: Path, number: int, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every position of route `number`, in order.
+    """Every position of route `number`, in order. An initial heading of 0, which means any, is taken as north.
 
     Raises:
         ConfigError: an option that cannot be, or no such route.
@@ -22,8 +22,9 @@ def of_file(path: Path, number: int, options: Mapping[str, Any]) -> Iterator[dic
     """
     asked = validated(VirlOptions, dict(options), source="viter rail")
     every = read_routes(path)
-    if number >= len(every):
-        raise ConfigError(f"--route {number}: {path} holds {len(every)} routes, numbered from 0 to {len(every) - 1}")
+    if not 0 <= number < len(every):
+        held = f"{len(every)} routes, numbered from 0 to {len(every) - 1}" if len(every) > 1 else "1 route, numbered 0"
+        raise ConfigError(f"--route {number}: {path} holds {held}")
     ways = Ways(
         actions=asked.actions, straight_line_length=asked.straight_line_length, drop_rate=asked.drop_rate,
         legacy_headings=asked.legacy_headings,
