@@ -24,7 +24,7 @@ KEY = re.compile(
     r":(?P<lat>-?\d{1,2}\.\d{6}),(?P<lng>-?\d{1,3}\.\d{6})@(?P<heading>\d{1,3})"
 )
 
-_KEPT_BYTES = 64 * 2**20  # pictures of one kind: 218 at 320 pixels
+_KEPT_BYTES = 256 * 2**20  # pictures of one kind: 5,000 at 128 pixels, more than a training city has
 _DETAIL = 0.25  # metres, for each pixel of a view, within which small things are drawn
 _LEAST_DETAIL, _MOST_DETAIL = 24.0, 150.0
 
