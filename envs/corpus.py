@@ -16,12 +16,22 @@ class Document:
     trained: tuple[bool, ...]
 
     def as_openai(self) -> dict[str, Any]:
-        """`{"messages": [{"role": …, "content": …}, …]}`, with `"weight": 0` on what the assistant says untrained."""
+        """`{"messages": [{"role": …, "content": …}, …]}`, with `"weight": 0` on what the assistant says untrained.
+
+        Content with images is a list of parts, each image as its key, to be drawn by `Environment.image`.
+        """
         rows: list[dict[str, Any]] = []
         for message, trained in zip(self.messages, self.trained, strict=True):
-            row: dict[str, Any] = {"role": message.role, "content": message.text}
+            row: dict[str, Any] = {"role": message.role, "content": _content(message)}
             rows.append(row if trained or message.role != "assistant" else {**row, "weight": 0})
         return {"messages": rows}
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    if not message.images:
+        return message.text
+    images = [{"type": "image_url", "image_url": {"url": key}} for key in message.images]
+    return [*images, {"type": "text", "text": message.text}]
 
 
 class Fallible(Protocol):

@@ -47,3 +47,23 @@ def test_documents_are_written_as_openai_messages(retry_share: float):
     assert rows[0]["role"] == "user"
     assert rows[-1].keys() == {"role", "content"}
     assert [row.get("weight") for row in rows if row["role"] == "assistant"] == ([0, None] if retry_share else [None])
+
+
+def test_images_are_parts_of_the_content_before_its_text():
+    seen = envs.make("general_points", modality="vision", suits="black")
+    user, answer = expert_document(seen, 3).as_openai()["messages"]
+    [image, text] = user["content"]
+    assert seen.image(image["image_url"]["url"]).shape == (1200, 1200, 3)
+    assert (image["type"], text["type"]) == ("image_url", "text")
+    assert isinstance(answer["content"], str)
+
+
+def test_a_walks_documents_are_drawn_from_all_its_positions_and_each_is_right_there():
+    walk = envs.make("virl", deals=3)
+    documents = [expert_document(walk, 0, n) for n in range(200)]
+    prompts = {document.messages[0].text for document in documents}
+    positions = {task.id: len(walk.states(task)) for task in (walk.sample(n) for n in range(100))}
+    assert len(positions) == 3
+    assert 0.8 * sum(positions.values()) < len(prompts) <= sum(positions.values())
+    answers = {document.messages[0].text: document.messages[1].text for document in documents}
+    assert all(answers[document.messages[0].text] == document.messages[1].text for document in documents)
