@@ -59,7 +59,7 @@ def scene(city: City, place: Place, detail: float) -> Scene:
     eye = (*place.point, EYE)
     pieces = seen(city, place)
     sky, solid = streets_beside.backdrop(city.name, place.point), streets_ground.faces(city, pieces, place.point)
-    groups = streets_beside.faces(city, pieces, place, detail) + _houses_seen(city, pieces, place, detail)
+    groups = _upright(city, pieces, place, detail)
     groups.sort(key=lambda group: -group[0])
     solid += [(corners, colours) for _, corners, colours in groups]
     corners, colours = (np.concatenate(parts) for parts in zip(*solid, strict=True))
@@ -93,19 +93,25 @@ def seen(city: City, place: Place) -> dict[tuple[int, int], int | None]:
     return {**beside, **found}
 
 
-def _houses_seen(city: City, pieces: dict[tuple[int, int], int | None], place: Place, detail: float) -> list[Group]:
+def _upright(city: City, pieces: dict[tuple[int, int], int | None], place: Place, detail: float) -> list[Group]:
+    """Houses, trees and lamps with their metres away; what stands before a house is never further than that house."""
     groups = []
     for piece, crossing in pieces.items():
-        for house in houses(city, piece):
-            away = place.point[0] - house.middle[0], place.point[1] - house.middle[1]
-            if away[0] * house.out[0] + away[1] * house.out[1] < 0:
-                continue
-            if crossing is not None and distance(house.middle, city.plan.nodes[crossing]["point"]) > _SEEN_INTO:
-                continue
-            metres = (away[0] ** 2 + away[1] ** 2) ** 0.5
-            level = FAR if metres > 3 * detail else MIDDLE if metres > detail else CLOSE
-            groups.append((metres, house.corners[level], house.colours[level]))
+        row = houses(city, piece)
+        away = [distance(place.point, house.middle) for house in row]
+        for house, metres in zip(row, away, strict=True):
+            if crossing is None or distance(house.middle, city.plan.nodes[crossing]["point"]) < _SEEN_INTO:
+                level = FAR if metres > 3 * detail else MIDDLE if metres > detail else CLOSE
+                groups += [(metres, house.corners[level], house.colours[level])] if _faces(house, place.point) else []
+        for spot, (metres, corners, colours) in streets_beside.faces(city, piece, place, detail):
+            wide = STYLES[city.name].frontage
+            behind = [far for house, far in zip(row, away, strict=True) if distance(house.middle, spot) < wide]
+            groups.append((min([metres, *behind]) - 0.01, corners, colours))
     return groups
+
+
+def _faces(house: House, point: Point) -> bool:
+    return (point[0] - house.middle[0]) * house.out[0] + (point[1] - house.middle[1]) * house.out[1] > 0
 
 
 @lru_cache(maxsize=8192)

@@ -1,6 +1,6 @@
 """What stands beside streets and behind them: trees, lamps, the skyline and the clouds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from math import cos, pi, radians, sin
@@ -29,16 +29,13 @@ Slice = tuple[float, float, float, float, Colour]  # of something upright: half 
 TRUNK: Colour = (96, 76, 60)
 
 
-def faces(city: City, pieces: Iterable[tuple[int, int]], place: Place, detail: float) -> list[Group]:
-    """The trees and lamps of these pieces of streets, each turned to the viewer."""
-    groups = []
-    for piece in pieces:
-        for spot, kind in things(city, piece):
-            metres = distance(place.point, spot)
-            if 3 < metres < _SEEN and not (place.landmark and distance(place.landmark.point, spot) < _SIGN_ROOM):
-                corners, colours = thing(city.name, kind)[metres > detail]
-                groups.append((metres, _stood(corners, spot, bearing(place.point, spot)), colours))
-    return groups
+def faces(city: City, piece: tuple[int, int], place: Place, detail: float) -> Iterator[tuple[Point, Group]]:
+    """The trees and lamps at the left side of a piece of street, each with its spot and turned to the viewer."""
+    for spot, kind in things(city, piece):
+        metres = distance(place.point, spot)
+        if 3 < metres < _SEEN and not (place.landmark and distance(place.landmark.point, spot) < _SIGN_ROOM):
+            corners, colours = thing(city.name, kind)[metres > detail]
+            yield spot, (metres, _stood(corners, spot, bearing(place.point, spot)), colours)
 
 
 @lru_cache(maxsize=8192)
