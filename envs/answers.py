@@ -56,13 +56,18 @@ def list_field(answer: str, key: str, length: int) -> tuple[str, ...]:
 
 def _json_object(answer: str) -> dict[str, Any] | None:
     """The answer as a JSON object, None where it is none. Of equal keys the last counts."""
-    if len(answer) > MAX_ANSWER_CHARS or answer.lstrip()[:1] != "{":
+    if len(answer) > MAX_ANSWER_CHARS or not _may_be_object(answer.strip()):
         return None
     try:
         found = _decode(answer)
     except (ValueError, RecursionError):  # ValueError also for integers of more than 4,300 digits
         return None
     return found if isinstance(found, dict) else None
+
+
+def _may_be_object(text: str) -> bool:
+    """False for the loose layout too, whose last comma JSON refuses: three times as fast as hearing that from its decoder."""
+    return text[:1] == "{" and text[-1:] == "}" and text[:-1].rstrip()[-1:] != ","
 
 
 def _text(item: str | int) -> str:

@@ -2,10 +2,10 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from envs.answers import MAX_ANSWER_CHARS, list_field, text_field
+from envs.answers import MAX_ANSWER_CHARS, _json_object, list_field, text_field
 
 LOOSE = "\n{\n  \"cards\": ['A', '3', 'K', '6'],\n  \"number\": [1, 3, 10, 6],\n  \"formula\": \"1+3=24\",\n}"
 
@@ -75,6 +75,17 @@ def test_any_json_reads_as_something(value: dict):
     expected = value.get("formula") if isinstance(value.get("formula"), str) else "None"
     assert text_field(answer, "formula") == expected
     assert isinstance(list_field(answer, "cards", 4), tuple)
+
+
+@given(st.text(alphabet='{}",: \n\t\xa0\x0b\\1[]af', max_size=30), st.sampled_from(["", ",", ', "x": 1', ' "x": ","']))
+@example('"a": ",}"', "")
+def test_a_text_is_read_as_json_exactly_where_it_is_json(inner: str, end: str):
+    answer = f"{{{inner}{end}}}"
+    try:
+        value = json.loads(answer)
+    except ValueError:
+        value = None
+    assert _json_object(answer) == value
 
 
 @pytest.mark.parametrize(
