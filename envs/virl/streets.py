@@ -95,7 +95,7 @@ def seen(city: City, place: Place) -> dict[tuple[int, int], int | None]:
 
 def _upright(city: City, pieces: dict[tuple[int, int], int | None], place: Place, detail: float) -> list[Group]:
     """Houses, trees and lamps with their metres away; what stands before a house is never further than that house."""
-    groups = []
+    groups, wide = [], STYLES[city.name].frontage
     for piece, crossing in pieces.items():
         row = houses(city, piece)
         away = [distance(place.point, house.middle) for house in row]
@@ -104,8 +104,11 @@ def _upright(city: City, pieces: dict[tuple[int, int], int | None], place: Place
                 level = FAR if metres > 3 * detail else MIDDLE if metres > detail else CLOSE
                 groups += [(metres, house.corners[level], house.colours[level])] if _faces(house, place.point) else []
         for spot, (metres, corners, colours) in streets_beside.faces(city, piece, place, detail):
-            wide = STYLES[city.name].frontage
-            behind = [far for house, far in zip(row, away, strict=True) if distance(house.middle, spot) < wide]
+            behind = [
+                far
+                for house, far in zip(row, away, strict=True)
+                if far < metres and distance(house.middle, spot) < wide
+            ]
             groups.append((min([metres, *behind]) - 0.01, corners, colours))
     return groups
 
@@ -156,14 +159,14 @@ def corner(city: City, piece: tuple[int, int], off: float, *, left: bool) -> flo
 
 
 def _house(front: Faces, left: Point, right: Point, out: Point, light: float) -> House:
-    along, outwards, up = front.corners[..., 0], front.corners[..., 1], front.corners[..., 2]
-    east = left[0] + along * (right[0] - left[0]) + outwards * out[0]
-    north = left[1] + along * (right[1] - left[1]) + outwards * out[1]
-    corners = np.stack([east, north, up], -1).astype(np.float32)  # half the memory; a city has 100,000 faces
-    colours = (front.colours * light).astype(np.float32)
-    shown = [front.levels <= level for level in range(3)]
+    along, outwards = front.corners[..., 0], front.corners[..., 1]
+    corners = np.empty(front.corners.shape, np.float32)  # half the memory; a city has 100,000 faces
+    corners[..., 0] = left[0] + along * (right[0] - left[0]) + outwards * out[0]
+    corners[..., 1] = left[1] + along * (right[1] - left[1]) + outwards * out[1]
+    corners[..., 2] = front.corners[..., 2]
+    colours = front.colours * np.float32(light)
     middle = (left[0] + right[0]) / 2, (left[1] + right[1]) / 2
-    return House(middle, out, tuple(corners[s] for s in shown), tuple(colours[s] for s in shown))
+    return House(middle, out, tuple(corners[s] for s in front.shown), tuple(colours[s] for s in front.shown))
 
 
 def _light(style: Style, faces: float) -> float:

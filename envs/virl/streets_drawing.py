@@ -12,7 +12,7 @@ from envs.virl.streets_signs import WIDTHS, board
 from envs.virl.streets_styles import STYLES
 
 _NEAR = 0.2  # metres before the eye; what is nearer is cut off
-_LEAST_AREA = 2.0  # square pixels as drawn; smaller faces are left out
+_LEAST_AREA = 3.0  # square pixels as drawn; smaller faces are left out
 _LEAST_DRAWN = 256  # pixels as drawn: views are drawn twice as large, small ones larger still
 
 Seen = tuple[np.ndarray, np.ndarray, np.ndarray]  # metres right, down and forward of the eye, each [4 corners, faces]

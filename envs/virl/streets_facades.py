@@ -71,11 +71,11 @@ class Front:
 
 @dataclass(frozen=True, slots=True)
 class Faces:
-    """A finished front: [faces, 4 corners, (along, out, up)], [faces, RGB], and the level of each face."""
+    """A finished front: [faces, 4 corners, (along, out, up)], [faces, RGB], and for each level which faces are drawn."""
 
     corners: np.ndarray
     colours: np.ndarray
-    levels: np.ndarray
+    shown: tuple[np.ndarray, ...]
 
 
 @lru_cache(maxsize=8)
@@ -85,7 +85,8 @@ def fronts(city: str) -> tuple[Faces, ...]:
     for kind in range(FRONTS):
         front = Front()
         _BUILDERS[city](front, Random(seed_of("virl front", city, kind)))
-        made.append(Faces(np.array(front.corners), np.array(front.colours, float), np.array(front.levels)))
+        shown = tuple(np.flatnonzero(np.array(front.levels) <= level) for level in (FAR, MIDDLE, CLOSE))
+        made.append(Faces(np.array(front.corners), np.array(front.colours, np.float32), shown))
     return tuple(made)
 
 

@@ -7,7 +7,7 @@ from math import cos, pi, radians, sin, tan
 import numpy as np
 
 from envs.virl.cities import City
-from envs.virl.city_ground import Point, ahead, bearing, distance
+from envs.virl.city_ground import Point, bearing, distance
 from envs.virl.streets_styles import STYLES, Colour, mixed
 
 Layer = tuple[np.ndarray, np.ndarray]  # faces and their colours
@@ -80,15 +80,16 @@ _Patch = tuple[float, float, float, float, Colour]  # begin and end along the st
 class _Strip:
     def __init__(self, here: Point, there: Point) -> None:
         self.length = distance(here, there)
-        self._here, self._heading = here, bearing(here, there)
+        self._here = here
+        self._along = (there[0] - here[0]) / self.length, (there[1] - here[1]) / self.length
 
     def layer(self, patches: list[_Patch]) -> Layer:
-        corners = []
-        for begin, end, left, right, _ in patches:
-            for metres, off in ((begin, left), (begin, right), (end, right), (end, left)):
-                corners.append((*ahead(ahead(self._here, self._heading, metres), self._heading + 90, off), 0.0))
+        begin, end, left, right = np.array([patch[:4] for patch in patches]).T
+        along, off = np.stack([begin, begin, end, end], 1), np.stack([left, right, right, left], 1)
+        east = self._here[0] + along * self._along[0] + off * self._along[1]
+        north = self._here[1] + along * self._along[1] - off * self._along[0]
         colours = np.array([patch[-1] for patch in patches], float)
-        return np.array(corners).reshape(-1, 4, 3), colours
+        return np.stack([east, north, np.zeros_like(east)], -1), colours
 
 
 def _lines(name: str, begin: float, end: float) -> list[_Patch]:

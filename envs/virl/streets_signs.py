@@ -17,7 +17,7 @@ from envs.virl.streets_styles import STYLES, Colour, SignStyle
 
 TALL = 1.3  # a board's height in widths
 WIDTHS = 32, 64, 128, 256, 480  # pixels of a board that are kept ready
-_DRAWN = 480  # pixels of a board's width, then scaled down
+_LEAST_DRAWN = 192  # pixels of a board's width; then scaled down, by half at least
 _EMBLEM, _NAME = 0.51, 0.49  # of a board's height
 _FONT = 96
 
@@ -35,14 +35,10 @@ Shape = list[tuple[float, float]]  # a polygon from -1 to 1 both ways, y down
 @lru_cache(maxsize=1024)
 def board(city: str, name: str, width: int) -> Image.Image:
     """The board `width` pixels wide, RGBA. Shared: not to be changed."""
-    return _board(city, name).resize((width, round(TALL * width)), Image.Resampling.BOX)
-
-
-@lru_cache(maxsize=256)
-def _board(city: str, name: str) -> Image.Image:
     style = STYLES[city].sign
-    size = _DRAWN, round(_DRAWN * TALL)
-    edge = _DRAWN // 28
+    drawn = max(_LEAST_DRAWN, 2 * width)
+    size = drawn, round(drawn * TALL)
+    edge = drawn // 28
     colour, mark, trade = parts(name)
     whole = Image.new("RGB", size, style.plate)
     emblem_top = round(size[1] * _NAME) if style.name_first else 0
@@ -55,7 +51,7 @@ def _board(city: str, name: str) -> Image.Image:
     framed = Image.new("RGB", size, style.frame)
     framed.paste(whole, mask=_outline(style.outline, size, edge))
     framed.putalpha(_outline(style.outline, size, 0))
-    return framed
+    return framed.resize((width, round(TALL * width)), Image.Resampling.BOX)
 
 
 def emblem(trade: int, ground: Colour, ink: Colour, size: tuple[int, int]) -> Image.Image:

@@ -39,7 +39,7 @@ def spot_of(pixels: np.ndarray, colour: np.ndarray) -> tuple[float, float, int]:
 def test_a_picture_is_the_same_whenever_it_is_drawn(city: City):
     key = at(city, city.landmarks[0], 77)
     first = album.picture(key, resolution=96)
-    for kept in (streets.houses, streets_signs.board, streets_signs._board, album._scene, cities.city):
+    for kept in (streets.houses, streets_signs.board, album._scene, cities.city):
         kept.cache_clear()
     again = album.picture(key, resolution=96)
     assert first.shape == (96, 96, 3)
@@ -54,7 +54,7 @@ def test_an_album_keeps_the_latest_pictures():
     key = at(ALL[0], ALL[0].landmarks[1], 10)
     assert shown(key) is shown(key)
     assert (shown(key) == album.picture(key, resolution=96)).all()
-    assert album.album(4096, False, None).cache_info().maxsize == 4
+    assert 4 <= album.album(4096, False, None).cache_info().maxsize <= 8  # 50 MB each
 
 
 @each_city
