@@ -27,7 +27,7 @@ class Virl:
     name = NAME
     headline: ClassVar[str] = "per_step_accuracy"
     tasks_word: ClassVar[str] = "routes"
-    presentation: ClassVar[tuple[str, ...]] = ("viter", "resolution")
+    presentation: ClassVar[tuple[str, ...]] = ("viter", "resolution", "legacy_grid")
     suites: ClassVar[Mapping[str, SuiteSpec]] = {
         "id": SuiteSpec("id", {}),
         "ood-rule": SuiteSpec("ood", {"actions": "relative"}),
