@@ -86,7 +86,7 @@ def test_an_entry_point_adds_an_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
     envs._entry_points.cache_clear()
     try:
-        assert envs.names() == ("echo", "general_points")
+        assert envs.names() == ("echo", "general_points", "virl")
         assert envs.make("echo").expert(None, None) == "yes"
     finally:
         envs._entry_points.cache_clear()
