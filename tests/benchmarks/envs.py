@@ -9,8 +9,9 @@ from typing import Any
 
 import envs
 from envs.general_points import cards
-from envs.task import Task
-from envs.virl import album, cities, city_runs, routes
+from envs.task import State, Task
+from envs.virl import album, cities, city_runs, routes, walks
+from envs.virl.rail import Ways, rail_of
 
 VERDICTS = 100_000
 RESETS = 50_000
@@ -18,6 +19,8 @@ DEALS = 512
 PICTURES = 50
 VIEWS = 200
 ROUTES = 1000
+WALKS = 128
+RAILS = 5000
 
 
 def rows() -> list[dict[str, Any]]:
@@ -28,6 +31,9 @@ def rows() -> list[dict[str, Any]]:
         _verdicts("paper", modality="vision"),
         _resets(),
         *_hands(),
+        _step_verdicts("paper"),
+        _step_verdicts("reference"),
+        *_rails(),
         *_streets(),
         _routes(),
     ]
@@ -115,6 +121,60 @@ def _hands() -> list[dict[str, Any]]:
         for name, work, target, note in zip(("uncached", "cached"), (draw, ask), ("< 15", "< 0.2"), notes, strict=True)
         for best in [min(_seconds(work) for _ in range(3))]
     ]
+
+
+def _step_verdicts(rewards: str) -> dict[str, Any]:
+    walk = envs.make("virl", rewards=rewards)
+    asked = list(islice(cycle(_step_answers(walk)), VERDICTS))
+
+    def judge() -> None:
+        for task, state, answer in asked:
+            walk.verify(task, state, answer)
+
+    best = min(_seconds(judge) for _ in range(3))
+    return {
+        "name": f"V-IRL verdicts/s/core, {rewards}, mixed answers",
+        "value": VERDICTS / best,
+        "unit": "1/s",
+        "target": "≥ 30,000",
+        "note": f"every position of {WALKS} walks",
+    }
+
+
+def _step_answers(walk: Any) -> list[tuple[Task, State, str]]:
+    """Right; wrong; right in JSON; no action in JSON that claims an intersection; prose; right after a thought."""
+    asked = []
+    for task in (walk.sample("bench", index) for index in range(WALKS)):
+        for state in walk.states(task):
+            right, wrong = walk.expert(task, state), walk.mistake(task, state)
+            claim = '{"current observation": "You observe an intersection", "action": "dance()"}'
+            answers = (right, wrong, f"{right[:-3]}}}", claim, "I would go on ahead.", f"There is the corner.{right}")
+            asked += [(task, state, answer) for answer in answers]
+    return asked
+
+
+def _rails() -> list[dict[str, Any]]:
+    """Rails of the training city's routes: with two steps a leg, and as the original trains, five of which half are left out."""
+    found = walks.generated(cities.TRAINED, 0, (2, 3))
+    rows = []
+    for told, ways in (
+        ("2 steps a leg", Ways()),
+        ("5 steps a leg, half left out", Ways(straight_line_length=5, drop_rate=0.5)),
+    ):
+
+        def lay(ways: Ways = ways) -> None:
+            for index in range(RAILS):
+                rail_of(found[index % len(found)], ways, index)
+
+        best = min(_seconds(lay) for _ in range(3))
+        rows.append({
+            "name": f"V-IRL rails/s, {told}",
+            "value": RAILS / best,
+            "unit": "1/s",
+            "target": "≥ 10,000",
+            "note": f"{len(found)} routes of 2 and 3 legs",
+        })  # fmt: skip
+    return rows
 
 
 def _streets() -> list[dict[str, Any]]:
