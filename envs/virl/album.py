@@ -25,7 +25,7 @@ KEY = re.compile(
 )
 
 _KEPT_BYTES = 256 * 2**20  # pictures of one kind: 5,000 at 128 pixels, more than a training city has
-_DETAIL = 0.25  # metres, for each pixel of a view, within which small things are drawn
+_DETAIL = 0.2  # metres, for each pixel of a view, within which small things are drawn
 _LEAST_DETAIL, _MOST_DETAIL = 24.0, 150.0
 
 

@@ -12,7 +12,7 @@ from envs.virl.streets_signs import WIDTHS, board
 from envs.virl.streets_styles import STYLES
 
 _NEAR = 0.2  # metres before the eye; what is nearer is cut off
-_LEAST_AREA = 3.0  # square pixels as drawn; smaller faces are left out
+_LEAST_AREA = 4.0  # square pixels as drawn; smaller faces are left out
 _LEAST_DRAWN = 256  # pixels as drawn: views are drawn twice as large, small ones larger still
 
 Seen = tuple[np.ndarray, np.ndarray, np.ndarray]  # metres right, down and forward of the eye, each [4 corners, faces]
@@ -98,7 +98,7 @@ def _hang(drawn: Image.Image, seen: Seen, city: str, name: str) -> None:
     right, bottom = min(drawn.width, int(max(points[0::2])) + 2), min(drawn.height, int(max(points[1::2])) + 2)
     if left >= right or top >= bottom:
         return
-    wide = half * float(np.hypot(x[1] - x[0], z[1] - z[0])) / max(float(z.min()), 1.0)
+    wide = half * float(np.hypot(x[1] - x[0], z[1] - z[0])) / max(float(z.mean()), 1.0)
     picture = board(city, name, next((width for width in WIDTHS if width >= wide), WIDTHS[-1]))
     # A pixel's ray meets the plane of the board at top left + u·across + v·down: three equations, turned around.
     corners = np.stack([x, y, z], 1)
