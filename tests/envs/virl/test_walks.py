@@ -73,6 +73,19 @@ def test_seeds_name_other_cities():
     assert second.id.startswith("gridport-1-")
 
 
+def test_of_old_a_quarter_of_turns_is_named_wrongly_in_instruction_and_answer_alike():
+    wrapped, legacy = (Virl(actions="relative", legacy_headings=old) for old in (False, True))
+    differ = []
+    for index in range(400):
+        rails = [walk.sample(index).data for walk in (wrapped, legacy)]
+        for data in rails:
+            turns = [entry for entry in data["rail"] if entry[0].startswith("turn")]
+            assert all(f"urn {action[15:-1]} to face" in data["instructions"][line] for action, _, _, line, *_ in turns)
+        pairs = zip(*(data["instructions"][::2] for data in rails), strict=True)
+        differ += [one != other for one, other in pairs]
+    assert 0.18 < sum(differ) / len(differ) < 0.32
+
+
 # ---------------------------------------------------------------- routes of a file
 NAMES = (
     'Joe\'s "Bar" is on your left',
