@@ -214,11 +214,14 @@ class EngineReplica:
 
 
 def kind_of(directory: Path) -> str:
-    """Names what an engine cannot change in place: architecture, tokenizer, chat template. Equal kinds can swap."""
+    """Names what an engine cannot change in place: architecture, tokenizer, image processor, chat template.
+
+    Equal kinds can swap.
+    """
     config = json.loads((directory / "config.json").read_text())
     lasting = {key: value for key, value in config.items() if key not in COSMETIC}
     kind = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())
-    for name in ("tokenizer.json", "chat_template.jinja"):
+    for name in ("tokenizer.json", "chat_template.jinja", "processor_config.json", "preprocessor_config.json"):
         path = directory / name
         kind.update(path.read_bytes() if path.exists() else b"-")
     return kind.hexdigest()

@@ -4,9 +4,10 @@
                                         ▲ sft, ppo: the loops                  │ storage, manifest
                                                                                └─► runlog, compute
 
-Data        `episode` and its Arrow form `episode_arrow`; `chat` and `corpus` turn messages into token ids, once.
+Data        `episode` and its Arrow form `episode_arrow`; `chat` and `corpus` turn messages into token ids, once, and
+            `eyes` their images into the tokens and numbers of a model that sees.
 Mathematics `advantages`, `losses`, `compute`: pure functions, numbers in and numbers out.
-Learning    `packing`, `policy`, `learner` (the one home of DeepSpeed), and the loops `sft` and `ppo`.
+Learning    `packing`, `rope`, `pretrained`, `policy`, `learner` over `deepspeed_engine`, and the loops `sft` and `ppo`.
 Keeping     `run_checkpoints` (the one writer) and `checkpoints` (its readers) over `manifest`, `checkpoint`, `storage`,
             `objectstore` and `disk`; `runlog` and `environment` for what people read afterwards.
 Nano        `nano/`: small real models and their tokenizer, from scratch.

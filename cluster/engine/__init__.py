@@ -4,7 +4,8 @@
                             ▲                                                       │ maps and verifies
                   openai.OpenAi                    node_files.NodeFiles ─► a file in shared memory
 
-`reply`, `model_files` and `node_files` import without vLLM; `Engine` loads it on first use. Start reading at
+`history` hands vLLM a prompt with images and proves that it reads it as it was written. `reply`, `model_files` and
+`node_files` import without vLLM; `Engine` loads it on first use. Start reading at
 `engine.Engine.generate`.
 """
 

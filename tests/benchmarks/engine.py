@@ -235,7 +235,7 @@ def random_model(directory: Path) -> tuple[Path, dict[str, Any]]:
         from trainers.nano.phrases import phrases
 
         model.save_pretrained(directory)
-        tokenizer.save(directory, phrases())
+        tokenizer.build(phrases()).save_pretrained(str(directory))
     return directory, {name: tensor.detach() for name, tensor in model.state_dict().items()}
 
 

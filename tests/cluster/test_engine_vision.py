@@ -1,8 +1,11 @@
 import asyncio
+import base64
+import io
 
 import pytest
 import pytest_asyncio
 import torch
+from PIL import Image
 
 from cluster.config import EngineConfig
 from cluster.engine.reply import History
@@ -123,3 +126,28 @@ async def test_pictures_that_do_not_belong_to_the_prompt_are_refused(engine, cha
         await engine.generate(transcript.token_ids, pictures=[seeing.picture(0), seeing.picture(1)], **options)
     with pytest.raises(DataError, match=r"a prompt of .* do not fit"):
         await engine.generate(transcript.token_ids, pictures=transcript.pictures, **options | {"max_tokens": 510})
+
+
+async def test_an_image_over_openais_protocol_is_the_prompt_that_training_writes(engine, chat):
+    """Two renderers of one chat: vLLM's, behind the HTTP service, and ours. Ids and answer must be the same."""
+    from cluster.engine import OpenAi
+
+    picture = io.BytesIO()
+    Image.fromarray(seeing.picture(5)).save(picture, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}"
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "look"}]
+    answer = await OpenAi(engine).chat(
+        {"model": "any", "messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": 8,
+         "return_token_ids": True}
+    )  # fmt: skip
+    transcript = seeing.opened(chat, 5)
+    assert answer["prompt_token_ids"] == transcript.token_ids
+    reply = await engine.generate(
+        transcript.token_ids,
+        seed=0,
+        temperature=0.0,
+        max_tokens=8,
+        stop_ids=chat.stop_ids,
+        pictures=transcript.pictures,
+    )
+    assert answer["choices"][0]["token_ids"] == reply.token_ids

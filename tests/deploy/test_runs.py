@@ -14,9 +14,12 @@ from cluster.config import RunConfig
 from envs.base import ConfigError
 from envs.suites import suite_names
 from services.doctor import read_pins
+from trainers.checkpoint import model_digest
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RUNS = sorted((DEPLOY / "runs").glob("*.yaml"))
+EXPERIMENTS = [path for path in RUNS if not path.stem.endswith("-base")]
+NANO = [DEPLOY / "runs" / f"nano-{task}.yaml" for task in ("gp-l", "gp-vl", "virl-l", "virl-vl")]
 MANIFESTS = sorted(DEPLOY.glob("ray*.yaml"))
 FIELDS = json.loads(Path(__file__).with_name("kuberay_fields.json").read_text())
 
@@ -30,26 +33,51 @@ def test_a_run_file_is_valid_and_named_like_its_file(path: Path):
         assert set(config.evaluation.suites) <= set(suite_names(config.environment.name))
 
 
-@pytest.mark.parametrize("path", [p for p in RUNS if not p.stem.startswith("nano-base")], ids=lambda path: path.stem)
-def test_an_experiment_compares_both_branches_on_seen_and_unseen_hands(path: Path):
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_compares_both_branches_in_and_out_of_distribution_and_on_unseen_tasks(path: Path):
     config = RunConfig.load(path)
     assert config.stages == ("sft", "sft_branch", "ppo")
-    assert config.environment.options["hands"] == "train"  # else the unseen suite would not be unseen
+    options = config.environment.options
+    assert options.get("hands", options.get("split")) == "train"  # else the unseen suite would not be unseen
     assert config.evaluation is not None
-    assert {"general_points/id", "general_points/ood-rule", "general_points/id-unseen"} <= set(config.evaluation.suites)
-    assert config.evaluation.n >= 512
+    start = f"{config.environment.name}/{'vision-' if options.get('modality') == 'vision' else ''}"
+    assert {f"{start}{name}" for name in ("id", "ood-rule", "id-unseen")} <= set(config.evaluation.suites)
+    assert all(suite.startswith(start) for suite in config.evaluation.suites)
     assert config.sft_branch is not None
     assert config.ppo is not None
     assert config.sft_branch.deals == config.ppo.deals
+    assert config.evaluation.viter == config.ppo.viter
 
 
-def test_the_nano_run_fits_two_cores_and_the_llama_run_takes_sixteen_gpus():
-    nano, llama = (placement.plan(RunConfig.load(DEPLOY / "runs" / f"{name}.yaml")) for name in (
-        "nano-gp-l", "llama-3.1-8b-gp-l"))  # fmt: skip
-    assert placement.check(nano, [{"CPU": 4.0}]) == ""
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_on_pictures_measures_other_looks_too(path: Path):
+    config = RunConfig.load(path)
+    if config.environment.options.get("modality") == "vision":
+        assert config.evaluation is not None
+        looks = {"virl": {"vision-ood-oldtown", "vision-ood-ringhaven", "vision-ood-hillcrest"},
+                 "general_points": {"vision-ood-visual", "vision-ood-font", "vision-ood-four-colour",
+                                    "vision-ood-rotated", "vision-ood-noisy"}}[config.environment.name]  # fmt: skip
+        assert {f"{config.environment.name}/{look}" for look in looks} <= set(config.evaluation.suites)
+
+
+@pytest.mark.parametrize("path", [p for p in EXPERIMENTS if p.stem.startswith("nano")], ids=lambda path: path.stem)
+def test_a_nano_run_starts_from_a_shipped_base_and_fits_two_cores(path: Path):
+    config = RunConfig.load(path)
+    assert model_digest(DEPLOY.parent / config.model.source) == config.model.digest
+    assert placement.check(placement.plan(config), [{"CPU": 4.0}]) == ""
+
+
+@pytest.mark.parametrize("path", [p for p in EXPERIMENTS if not p.stem.startswith("nano")], ids=lambda path: path.stem)
+def test_a_large_run_takes_sixteen_gpus(path: Path):
+    plan = placement.plan(RunConfig.load(path))
     nodes = [{"CPU": 40.0, "GPU": 8.0}] * 2
-    assert placement.check(llama, nodes) == ""
-    assert placement.check(llama, nodes[:1]) != ""
+    assert placement.check(plan, nodes) == ""
+    assert placement.check(plan, nodes[:1]) != ""
+
+
+def test_the_four_tasks_each_have_a_nano_run():
+    tasks = {(c.environment.name, c.environment.options.get("modality", "language")) for c in map(RunConfig.load, NANO)}
+    assert tasks == {(name, modality) for name in ("general_points", "virl") for modality in ("language", "vision")}
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)

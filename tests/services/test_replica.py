@@ -23,7 +23,7 @@ SUITE = "general_points/id"
 def commit(store: Path, step: int, config: str = '{"architectures": ["A"], "dtype": "float32"}') -> Checkpoint:
     def write(directory: Path) -> None:
         model = directory / "model"
-        tokenizer.save(model, envs.make("general_points").phrases)
+        tokenizer.build(envs.make("general_points").phrases).save_pretrained(str(model))
         (model / "config.json").write_text(config)
         (model / "model.safetensors").write_text(f"weights {step}")
 

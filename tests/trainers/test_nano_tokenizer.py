@@ -10,7 +10,7 @@ from trainers.nano.phrases import phrases
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.save(directory, phrases())
+    tokenizer.build(phrases()).save_pretrained(str(directory))
     return ChatFormat.load(directory)
 
 

@@ -7,7 +7,6 @@ card "7" and the number "7" are the same token: the model learns what it means o
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 PAD, BOS, USER, ASSISTANT, END = SPECIALS = ("<pad>", "<bos>", "<user>", "<assistant>", "<end>")
@@ -65,11 +64,6 @@ def build(phrases: Iterable[str], *, sees: bool = False) -> Any:
         clean_up_tokenization_spaces=False,
         model_max_length=1024,
     )
-
-
-def save(directory: Path, phrases: Iterable[str]) -> None:
-    """Write it where `AutoTokenizer` and vLLM find it."""
-    build(phrases).save_pretrained(str(directory))
 
 
 def _spelled(text: str) -> str:
