@@ -132,7 +132,7 @@ def test_a_directory_without_tokenizer_or_template_is_refused(tmp_path):
 
 
 def test_the_generation_config_adds_its_stop_tokens(tmp_path):
-    nano.save(tmp_path, [])
+    nano.build([]).save_pretrained(str(tmp_path))
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [4, 1]}')
     chat = ChatFormat.load(tmp_path)
     assert set(chat.stop_ids) == {chat.end_id, 1}
