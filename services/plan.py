@@ -10,7 +10,9 @@ import envs
 from cluster.config import RunConfig
 from cluster.launch import OVERSUBSCRIPTION
 from cluster.placement import CapacityError, Plan, check
+from envs.base import DataError
 from trainers.checkpoints import resolve
+from trainers.eyes import sees
 
 
 def told(config: RunConfig, plan: Plan) -> str:
@@ -39,13 +41,20 @@ def check_this_machine(plan: Plan) -> None:
 
 
 def check_source(config: RunConfig) -> None:
-    """The checkpoint a run starts from, before a cluster is started for it.
+    """The model a run starts from, before a cluster is started for it.
 
     Raises:
-        DataError: it is missing or damaged.
+        DataError: the checkpoint is missing or damaged, or reads text alone where the task has images.
     """
-    if "@" in config.model.source:
-        resolve(config.store.uri, config.model.source)
+    source = config.model.source
+    if "@" in source:
+        resolve(config.store.uri, source)
+    needs_eyes = config.environment.options.get("modality") == "vision"
+    if needs_eyes and Path(source).is_dir() and not sees(Path(source)):
+        raise DataError(
+            f"model.source {source}: this model reads text alone, and environment.options.modality is vision; "
+            "use a vision-language model, or modality: language"
+        )
 
 
 def _gpus() -> float:

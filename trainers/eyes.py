@@ -45,8 +45,7 @@ class Eyes:
         Raises:
             DataError: there is an image processor, but it cannot be loaded.
         """
-        directory = Path(directory)
-        if not any(_reads_images(directory / name) for name in _FILES):
+        if not sees(Path(directory)):
             return None
         from transformers import AutoProcessor
 
@@ -94,6 +93,11 @@ class Eyes:
         while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
             self._kept_bytes -= _bytes(self._kept.popitem(last=False)[1])
         return found
+
+
+def sees(directory: Path) -> bool:
+    """Whether a model directory has an image processor. Answered from its files, in microseconds."""
+    return any(_reads_images(directory / name) for name in _FILES)
 
 
 def picture_digest(pixels: np.ndarray) -> str:

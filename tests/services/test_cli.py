@@ -175,6 +175,14 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path):
     assert "nobody" in refused(viter("train", str(path)), 3)
 
 
+def test_a_model_that_reads_text_alone_is_refused_for_a_task_in_pictures(tmp_path: Path):
+    file = ROOT / "deploy" / "runs" / "nano-gp-vl.yaml"
+    reads = ROOT / "deploy" / "models" / "nano-gp-base"
+    changed = ("--set", f"model.source={reads}", "--set", "model.digest=null", "--set", f"store.uri={tmp_path}")
+    assert "this model reads text alone" in refused(viter("train", str(file), *changed), 3)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_report_of_nothing_says_so(tmp_path: Path):
     write_run(tmp_path)
     assert "run dmo: no log" in refused(viter("report", "dmo", "--store", str(tmp_path)), 3)
