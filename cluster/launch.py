@@ -95,14 +95,19 @@ def _parent(config: RunConfig, done: dict[str, Checkpoint]) -> Checkpoint | None
 def _random_start(config: RunConfig) -> Checkpoint:
     """A nano model made from scratch, kept in the store as `NAME-start`, so that every node finds the same one."""
     starts = Checkpoints(config.store.uri, f"{config.name}-start")
-    kept = starts.newest()
+    kept, environment = starts.newest(), config.environment
+    sees = environment.options.get("modality") == "vision"
     if kept is not None:
+        before = kept.info.config["environment"]
+        if (before["name"], before["options"].get("modality") == "vision") != (environment.name, sees):
+            raise ConfigError(
+                f"name: {config.name}: {kept.name} of this store was made for {before['name']} with other words or eyes; "
+                "give this run another name"
+            )
         return kept
     from trainers.nano.model import create
 
     info = CheckpointInfo(parents=(), metrics={}, compute={}, config=config.model_dump(mode="json"), world_size=1)
-    environment = config.environment
-    sees = environment.options.get("modality") == "vision"
     return starts.commit(0, lambda staged: create(staged / "model", environment=environment.name, sees=sees), info)
 
 

@@ -205,9 +205,11 @@ class RemoteEpisodes:
         )
         batches = ray.get([part.batch for part in share])
         self._learner.seconds["rollout_wait_s"] = time.perf_counter() - started
-        played = [batch.take(part.rows) for part, batch in zip(share, batches, strict=True)]
-        self._log.episodes.remote(step, self._learner.world_size, [without_pictures(batch) for batch in played])
-        episodes = (episode for batch in played for episode in from_batch(batch))
+        shares = list(zip(share, batches, strict=True))
+        logged = [without_pictures(batch).take(part.rows) for part, batch in shares]
+        self._log.episodes.remote(step, self._learner.world_size, logged)
+        # read whole, then chosen from: `take` would copy the pictures out of the object store
+        episodes = [played[row] for part, batch in shares for played in (from_batch(batch),) for row in part.rows]
         return sorted(episodes, key=lambda episode: episode.index)  # whatever the order of arrival
 
 

@@ -47,10 +47,9 @@ def check_source(config: RunConfig) -> None:
         DataError: the checkpoint is missing or damaged, or reads text alone where the task has images.
     """
     source = config.model.source
-    if "@" in source:
-        resolve(config.store.uri, source)
+    directory = Path(resolve(config.store.uri, source).uri) / "model" if "@" in source else Path(source)
     needs_eyes = config.environment.options.get("modality") == "vision"
-    if needs_eyes and Path(source).is_dir() and not sees(Path(source)):
+    if needs_eyes and directory.is_dir() and not sees(directory):
         raise DataError(
             f"model.source {source}: this model reads text alone, and environment.options.modality is vision; "
             "use a vision-language model, or modality: language"

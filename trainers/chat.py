@@ -51,7 +51,7 @@ class ChatFormat:
 
     @classmethod
     def load(cls, directory: Path | str) -> "ChatFormat":
-        """The format of a Hugging Face directory or hub name.
+        """The format of a Hugging Face directory.
 
         Raises:
             DataError: no tokenizer, no chat template, or one whose rendering does not extend its prefix.
@@ -75,19 +75,37 @@ class ChatFormat:
         return self.encode(self._render(messages))
 
     def expanded(self, ids: Sequence[int], pictures: Sequence[np.ndarray]) -> list[int]:
-        """The ids with each image placeholder as the tokens that stand for its picture, in order."""
+        """The ids with each image placeholder as the tokens that stand for its picture, in order.
+
+        Raises:
+            DataError: there are not as many placeholders as pictures.
+        """
         if self.eyes is None:
             return list(ids)
+        if (places := list(ids).count(self.eyes.image_id)) != len(pictures):
+            raise DataError(
+                f"{self.source}: {places} image placeholders for {len(pictures)} images; the text of a message may not "
+                f"hold {self.tokenizer.decode([self.eyes.image_id])!r} itself, and the chat template must write it once an image"
+            )
         waiting = iter(pictures)
-        found: list[int] = []
-        for token in ids:
-            found += self.eyes.expansion(next(waiting)) if token == self.eyes.image_id else (token,)
-        assert next(waiting, None) is None, "more pictures than placeholders"
-        return found
+        return [
+            each
+            for token in ids
+            for each in (self.eyes.expansion(next(waiting)) if token == self.eyes.image_id else (token,))
+        ]
 
     def reply_ids(self, text: str) -> list[int]:
-        """A reply that somebody else wrote, as the model would have said it: its tokens, then the end token."""
-        return [*self.encode(text), self.end_id]
+        """A reply that somebody else wrote, as the model would have said it: its tokens, then the end token.
+
+        Raises:
+            DataError: it holds a token that no reply may hold.
+        """
+        ids = self.encode(text)
+        if banned := set(ids) & set(self.banned_ids):
+            raise DataError(
+                f"{self.source}: a reply holds {self.tokenizer.decode(list(banned))!r}, which stands for an image"
+            )
+        return [*ids, self.end_id]
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)

@@ -4,7 +4,8 @@
     pixels [H, W, 3]           ─► inputs    ─►   pixel_values, …: what the model's forward takes
 
 Both come from the model's own Hugging Face processor, the very one that the engine asks, so learner and engine see the
-same tokens and the same numbers. Any model works whose processor has an `image_token`.
+same tokens and the same numbers. A model works here if one token, its processor's `image_token`, both stands for an image in
+the prompt and marks where its features go: Idefics3, SmolVLM, Qwen-VL; not Gemma 3, which has two.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from envs.base import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-KEPT_BYTES = 256 << 20  # of prepared pictures: each is looked at in every pass of a step
+KEPT_BYTES = 2 << 30  # of prepared pictures: each is looked at in every pass of a step; one of 672 px takes 11 MB
 _FILES = ("processor_config.json", "preprocessor_config.json")
 
 
@@ -58,7 +59,13 @@ class Eyes:
             raise DataError(
                 f"{directory}: {type(processor).__name__} has no image token; use a model whose prompt has one"
             )
-        return cls(processor, source=str(directory))
+        eyes = cls(processor, source=str(directory))
+        if (marks := _feature_token(Path(directory))) not in (None, eyes.image_id):
+            raise DataError(
+                f"{directory}: the prompt's image token has id {eyes.image_id}, and config.json puts images at {marks}; "
+                "models with two such tokens are not supported"
+            )
+        return eyes
 
     def expansion(self, pixels: np.ndarray) -> tuple[int, ...]:
         """The token ids that the placeholder of an image [H, W, 3] becomes. They depend on its size alone."""
@@ -93,6 +100,13 @@ class Eyes:
         while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
             self._kept_bytes -= _bytes(self._kept.popitem(last=False)[1])
         return found
+
+
+def _feature_token(directory: Path) -> int | None:
+    """The token at whose places a model puts an image's features, as its config says."""
+    config = json.loads((directory / "config.json").read_text()) if (directory / "config.json").is_file() else {}
+    found: int | None = config.get("image_token_id", config.get("image_token_index"))
+    return found
 
 
 def sees(directory: Path) -> bool:

@@ -47,6 +47,7 @@ class Learner:
         self._critic, self._config, self._schedule = critic, learner, schedule
         self._total_updates, self._seed, self._eyes = total_updates, seed, eyes
         self._skips_in_a_row = 0
+        self._is_language_frozen = not self._policy.model.get_output_embeddings().weight.requires_grad
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self._policy.model.parameters())
         self.steps_done = 0  # loop steps; the loop writes it, a restore brings it back
@@ -102,7 +103,7 @@ class Learner:
                 reference_logp = self._reference(part, temperature)[0] if self._reference is not None else out.logp
                 if not is_filler:
                     for column, values in zip(scored, (out.logp, out.values, reference_logp), strict=True):
-                        column.append(values.cpu())
+                        column.append(values[:, : batch.token_ids.shape[1]].cpu())  # without the blank
         logp, values, reference_logp = (torch.cat(column) for column in scored)
         passes = 1 if self._reference is None else 2
         self._spend(scored_tokens=passes * self.sum(int(batch.is_token.sum())))
@@ -125,10 +126,10 @@ class Learner:
         rate = self._set_learning_rates()
         self._engine.train()
         counts, tokens = self._counts(batch)
-        passes = list(self._passes(batch))
+        passes = self._most(self._own_passes(batch))
         watched: list[dict[str, Tensor]] = []
-        for number, (part, is_filler) in enumerate(passes, start=1):
-            self._engine.set_gradient_accumulation_boundary(number == len(passes))
+        for number, (part, is_filler) in enumerate(self._passes(batch), start=1):
+            self._engine.set_gradient_accumulation_boundary(number == passes)
             watched.append(self._pass(part, objective, counts, weight=0.0 if is_filler else 1.0))
         grad_norm, is_applied = self._apply()
         self._spend(trained_tokens=tokens)
@@ -183,21 +184,26 @@ class Learner:
 
         Sharded parameters and gradients are gathered pass by pass, so every rank makes as many as the busiest one.
         """
-        rows = self._config.rows_per_pass
-        own = -(-len(batch) // rows)
+        rows, own = self._config.rows_per_pass, self._own_passes(batch)
         for number in range(self._most(own)):
             first = min(number, own - 1) * rows
             part = self._looked_at(batch.rows(torch.arange(first, min(first + rows, len(batch)))))
             yield part.to(self._engine.device), number >= own
 
+    def _own_passes(self, batch: Batch) -> int:
+        return -(-len(batch) // self._config.rows_per_pass)
+
     def _looked_at(self, part: Batch) -> Batch:
-        """The part with its pictures prepared; among several ranks one without any gets a blank one, see `Policy`."""
+        """The part with its pictures prepared.
+
+        One without any gets a blank one where its gradient must exist: ranks that share a model reduce, and under ZeRO-3
+        gather, the same parameters in the same order; and with the language model frozen nothing else has a gradient.
+        """
         if self._eyes is None:
             return part
-        pictures = [picture for row in part.pictures for picture in row]
-        if not pictures and self.world_size > 1:
-            pictures = [BLANK]
-        return part.seen(self._eyes.inputs(pictures))
+        if not any(part.pictures) and (self.world_size > 1 or self._is_language_frozen):
+            part = part.with_blank(self._eyes.expansion(BLANK), BLANK)
+        return part.seen(self._eyes.inputs([picture for row in part.pictures for picture in row]))
 
     def _counts(self, batch: Batch) -> tuple[Counts, int]:
         """Denominators of the global minibatch, and its tokens."""

@@ -84,6 +84,23 @@ class Batch:
         """The batch with its pictures prepared for the vision tower (`Eyes.inputs`)."""
         return replace(self, vision=inputs)
 
+    def with_blank(self, ids: Sequence[int], picture: np.ndarray) -> "Batch":
+        """The batch with one more segment, of an image alone, behind its first row; nothing of it is learned or counted.
+
+        Args:
+            ids: the image's tokens.
+        """
+        more = {"token_ids": torch.zeros(len(self), len(ids), dtype=torch.int64)}
+        more["token_ids"][0] = torch.tensor(ids)
+        more["positions"] = torch.arange(len(ids)).expand(len(self), -1)
+        more["turn_ids"] = more["weight_versions"] = torch.full_like(more["token_ids"], -1)
+        widened = {
+            f.name: torch.cat([value, more.get(f.name, torch.zeros_like(more["token_ids"])).to(value.dtype)], dim=1)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **widened, pictures=((picture,), *self.pictures[1:]))
+
     def shuffled(self, epochs: int, minibatches: int, seed: tuple[int, ...]) -> Iterator["Batch"]:
         """`epochs` × `minibatches` minibatches; each epoch deals every row out once, by the counters (seed, epoch)."""
         for epoch in range(epochs):

@@ -90,7 +90,7 @@ class Policy(nn.Module):
         self._predicts = nn.functional.pad(predicted, (0, 1)).view(wide)
         logits = self.model(
             input_ids=batch.token_ids.view(wide), position_ids=rope.positions(self.model, batch, wide), use_cache=False,
-            **(batch.vision if any(batch.pictures) else {}),
+            **batch.vision,
         ).logits  # fmt: skip
         if self._banned_ids and as_sampled:
             logits = logits.index_fill(-1, torch.tensor(self._banned_ids, device=logits.device), BANNED_LOGIT)
@@ -104,15 +104,7 @@ class Policy(nn.Module):
             if self._critic_detached or critic_alone:
                 read = read.detach()
             values = values.masked_scatter(batch.critic_reads, self.critic(read))
-        logp = _spread(logp, batch.sampled)
-        if batch.vision and not any(batch.pictures):
-            logp = logp + self._idle_tower(batch)
-        return logp, _spread(entropy, batch.sampled), values
-
-    def _idle_tower(self, batch: Batch) -> Tensor:
-        """0, by way of the vision tower: ranks that shard it must all pass through it, whatever their rows hold."""
-        features = self.model.get_image_features(**batch.vision).pooler_output
-        return sum(part.float().sum() for part in features) * 0.0
+        return _spread(logp, batch.sampled), _spread(entropy, batch.sampled), values
 
     def _select(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Before the output head: keep the hidden states for the critic, hand the head the wanted ones alone.

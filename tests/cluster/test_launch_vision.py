@@ -66,7 +66,7 @@ def test_a_run_on_pictures_learns_from_what_its_engine_saw(tmp_path: Path):
 def test_a_walk_is_learned_position_by_position_each_with_its_own_picture(tmp_path: Path):
     """V-IRL in vision: from a base that has learned a little, so that some walks get further than their first position."""
     walk = {"name": "virl", "options": {"modality": "vision", "resolution": 128, "straight_line_length": 1}}
-    sft = {**SFT, "steps": 40, "documents": 32, "schedule": {"learning_rate": 3e-3}}
+    sft = {**SFT, "steps": 40, "documents": 32, "corpus": "expert", "schedule": {"learning_rate": 3e-3}}
     ppo = {**PPO, "steps": 1, "answer_tokens": 32}
     launch.run(config(tmp_path, environment=walk, sft=sft, ppo=ppo), progress=lambda _: None)
     [row] = read_metrics(tmp_path / "seen-ppo")
@@ -83,7 +83,7 @@ def test_a_walk_is_learned_position_by_position_each_with_its_own_picture(tmp_pa
 
 
 def test_two_ranks_learn_from_pictures_what_one_does(tmp_path: Path):
-    """Sharded under ZeRO-2, with rows of text alone among those with pictures; the tower of one run stays frozen."""
+    """Sharded under ZeRO-2, with rows of text alone among those with pictures; the tower stays frozen."""
     frozen = {"source": "nano", "dtype": "float32", "freeze": ["vision"]}
     losses = []
     for name, learner in (("one", {}), ("two", {"workers": 2, "zero_stage": 2})):

@@ -103,3 +103,25 @@ def test_a_damaged_image_processor_is_told_in_one_sentence(directory, tmp_path):
     (broken / "processor_config.json").write_text(json.dumps(settings))
     with pytest.raises(DataError, match="its image processor cannot be loaded"):
         Eyes.load(broken)
+
+
+def test_placeholders_and_images_must_be_as_many(chat):
+    """A text that holds the placeholder itself would move every picture after it by one."""
+    with pytest.raises(
+        DataError, match=r"2 image placeholders for 1 images; the text of a message may not hold '<image>'"
+    ):
+        seeing.opened(chat, 0, text="an <image> in words")
+    with pytest.raises(DataError, match="1 image placeholders for 0 images"):
+        seeing.opened(chat, text="an <image> in words")
+    with pytest.raises(DataError, match="a reply holds '<image>', which stands for an image"):
+        chat.reply_ids("I see <image>")
+
+
+def test_a_model_with_another_token_for_its_features_is_refused(directory, tmp_path):
+    other = shutil.copytree(directory, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "image_token_id": 3}))
+    with pytest.raises(
+        DataError, match=r"config\.json puts images at 3; models with two such tokens are not supported"
+    ):
+        Eyes.load(other)

@@ -64,6 +64,16 @@ def test_an_update_holds_the_kinds_in_their_shares():
     }
 
 
+@pytest.mark.parametrize("documents", [1, 5, 8, 16, 32, 64, 96, 150])
+@pytest.mark.parametrize("shares", [base_corpus.SHARES, {"a": 96, "b": 12, "c": 48, "d": 44}])
+def test_fewer_documents_keep_the_proportions_and_are_mixed(shares, documents):
+    kinds = base_corpus.spread(shares, documents)
+    assert len(kinds) == documents
+    for kind, share in shares.items():
+        assert abs(kinds.count(kind) - share * documents / sum(shares.values())) < 1
+        assert abs(kinds[: documents // 2].count(kind) - kinds.count(kind) / 2) <= 2
+
+
 def test_only_the_formula_of_a_numeric_document_is_learned(documents):
     for _, text, learned in of_kind(documents, "num"):
         assert text.endswith(learned)

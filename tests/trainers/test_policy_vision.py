@@ -104,14 +104,19 @@ def test_freezing_what_is_not_there_or_everything_is_refused(directory, tmp_path
         freeze(torch.nn.Sequential(torch.nn.Linear(2, 2)), ("vision",))
 
 
-def test_a_rank_without_pictures_still_passes_through_its_tower(directory, chat):
+def test_a_blank_image_beside_a_batch_changes_nothing_and_takes_its_gradient_through_every_part(directory, chat):
     policy = Policy(load_model(directory, FLOAT32), None)
-    batch = pack_segments([segment(chat)], row_tokens=128)
+    blank = np.zeros((64, 64, 3), np.uint8)
+    batch = pack_segments([segment(chat), segment(chat)], row_tokens=30)
+    wide = batch.with_blank(chat.eyes.expansion(blank), blank)
+    assert wide.is_token.sum() == batch.is_token.sum()
     plain = Outputs(*policy(batch)).logp
-    idle = Outputs(*policy(batch.seen(chat.eyes.inputs([seeing.picture(0)])))).logp
-    assert torch.equal(plain, idle)
-    idle.sum().backward()
-    assert all(p.grad is not None and not p.grad.any() for p in policy.model.model.vision_model.parameters())
+    beside = Outputs(*policy(wide.seen(chat.eyes.inputs([blank])))).logp
+    assert torch.allclose(beside[:, : plain.shape[1]], plain, atol=1e-6)
+    assert not beside[:, plain.shape[1] :].any()
+    beside.sum().backward()
+    assert all(parameter.grad is not None for parameter in policy.model.parameters())
+    assert not any(p.grad.any() for p in policy.model.model.vision_model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -149,7 +154,7 @@ class PatchEyes(Eyes):
         super().__init__(Processor(), source="qwen")
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+@pytest.fixture(params=["qwen2_5_vl", "qwen3_vl"])
 def qwen(request):
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -194,6 +199,17 @@ def test_packed_rows_of_a_model_with_three_axes_equal_each_sequence_alone(qwen):
         alone.append(chosen[torch.tensor(one.sampled[1:])].sum().item())
     _, out = scored(Policy(qwen, None).eval(), eyes, segments, row_tokens=64)
     assert out.logp.sum().item() == pytest.approx(sum(alone), abs=1e-3)
+
+
+def test_a_blank_image_reaches_every_parameter_of_these_models_too(qwen):
+    eyes, blank = PatchEyes(qwen), np.zeros((64, 64, 3), np.uint8)
+    grid = eyes.inputs([blank])["image_grid_thw"][0]
+    batch = pack_segments([plain_segment([1, 2, 3, 11], [False, False, False, True])], row_tokens=8)
+    wide = batch.with_blank([6, *[5] * (int(grid.prod()) // 4), 7], blank).seen(eyes.inputs([blank]))
+    Policy(qwen, None)(wide)[0].sum().backward()
+    without = [name for name, parameter in qwen.named_parameters() if parameter.grad is None]
+    qwen.zero_grad()
+    assert without == []
 
 
 def test_published_names_are_those_of_the_files(qwen, tmp_path):

@@ -46,10 +46,24 @@ def stream(chat: ChatFormat, *, documents: int, seed: int) -> Callable[[int], li
 
 
 def spread(shares: Mapping[str, int], documents: int) -> list[str]:
-    """One kind per document: the kinds spread evenly, in proportion to their shares."""
+    """One kind per document, in proportion to the shares and evenly mixed: each kind its share of documents, or one more."""
+    total = sum(shares.values())
+    if documents < total:
+        shares = _largest_remainders(shares, documents)
+        total = documents
     slots = [((place + 0.5) / share, kind) for kind, share in shares.items() for place in range(share)]
     kinds = [kind for _, kind in sorted(slots)]
-    return [kinds[index * len(kinds) // documents] for index in range(documents)]
+    return [kinds[index * total // documents] for index in range(documents)]
+
+
+def _largest_remainders(shares: Mapping[str, int], documents: int) -> dict[str, int]:
+    """Whole numbers in proportion to the shares, `documents` in all: rounded down, then one more where most was cut off."""
+    exact = {kind: share * documents / sum(shares.values()) for kind, share in shares.items()}
+    counts = {kind: int(number) for kind, number in exact.items()}
+    most_cut = sorted(exact, key=lambda kind: counts[kind] - exact[kind])
+    for kind in most_cut[: documents - sum(counts.values())]:
+        counts[kind] += 1
+    return counts
 
 
 class Pen:

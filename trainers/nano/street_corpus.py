@@ -33,7 +33,7 @@ _SEEN_LANDMARKS = 0.8  # share of pictures alone that show one
 
 def stream(environment: Environment, chat: ChatFormat, *, documents: int, seed: int) -> Callable[[int], list[Segment]]:
     """The segments of each update, in the proportions of the shares. Depends on (seed, step) alone."""
-    sees = chat.eyes is not None
+    sees = cast(Any, environment.options).modality == "vision"
     kinds = spread(SEEING_SHARES if sees else SHARES, documents)
     options = {**environment.options.model_dump(mode="json"), "split": "train", "actions": "absolute"}
     spaces = [envs.make(environment.name, **{**options, "actions": actions}) for actions in ("absolute", "relative")]
