@@ -13,6 +13,8 @@ from trainers.runlog import read_episodes, read_metrics
 
 pytestmark = pytest.mark.slow
 
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
 ENGINE = {"dtype": "float32", "prefix_cache": True, "max_model_len": 256, "max_num_seqs": 16}
 SFT = {"steps": 2, "documents": 8, "corpus": "nano-base", "schedule": {"learning_rate": 1e-3}}
 PPO = {
@@ -64,11 +66,11 @@ def test_a_run_on_pictures_learns_from_what_its_engine_saw(tmp_path: Path):
 
 
 def test_a_walk_is_learned_position_by_position_each_with_its_own_picture(tmp_path: Path):
-    """V-IRL in vision: from a base that has learned a little, so that some walks get further than their first position."""
+    """V-IRL in vision, from the shipped base, so that walks get further than their first position."""
     walk = {"name": "virl", "options": {"modality": "vision", "resolution": 128, "straight_line_length": 1}}
-    sft = {**SFT, "steps": 40, "documents": 32, "corpus": "expert", "schedule": {"learning_rate": 3e-3}}
+    base = {"source": str(DEPLOY / "models" / "nano-virl-vl-base"), "dtype": "float32"}
     ppo = {**PPO, "steps": 1, "answer_tokens": 32}
-    launch.run(config(tmp_path, environment=walk, sft=sft, ppo=ppo), progress=lambda _: None)
+    launch.run(config(tmp_path, environment=walk, model=base, ppo=ppo), progress=lambda _: None)
     [row] = read_metrics(tmp_path / "seen-ppo")
     assert row["logp_gap"] < 1e-4
     assert 0 < row["per_step_accuracy"] < 1
