@@ -69,9 +69,9 @@ def _draw(drawn: Image.Image, seen: Seen, colours: np.ndarray) -> None:
         polygons[number] = _before_eye([axis[:, large[number]].tolist() for axis in (x, y, z)], half)
     rgb = np.clip(np.rint(colours[kept[large]]), 0, 255).astype(np.int64)
     inks = (rgb[:, 0] | rgb[:, 1] << 8 | rgb[:, 2] << 16).tolist()
-    polygon = ImageDraw.Draw(drawn).polygon
+    pen = ImageDraw.Draw(drawn).draw  # beneath `ImageDraw.polygon`, whose look at outlines is a third of its time
     for points, ink in zip(polygons, inks, strict=True):
-        polygon(points, fill=ink)
+        pen.draw_polygon(points, pen.draw_ink(ink), 1)
 
 
 def _before_eye(axes: list[list[float]], half: float) -> list[float]:
