@@ -30,9 +30,8 @@ _FILES = ("processor_config.json", "preprocessor_config.json")
 class Eyes:
     """The image half of one model's processor."""
 
-    def __init__(self, processor: Any, *, source: str):
+    def __init__(self, processor: Any):
         self._processor = processor
-        self._source = source
         self.image_id: int = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
         """The token that stands for an image before it is expanded, and for each of its patches after."""
         self.expansion_of_size = cache(self._expansion_of_size)
@@ -59,7 +58,7 @@ class Eyes:
             raise DataError(
                 f"{directory}: {type(processor).__name__} has no image token; use a model whose prompt has one"
             )
-        eyes = cls(processor, source=str(directory))
+        eyes = cls(processor)
         if (marks := _feature_token(Path(directory))) not in (None, eyes.image_id):
             raise DataError(
                 f"{directory}: the prompt's image token has id {eyes.image_id}, and config.json puts images at {marks}; "

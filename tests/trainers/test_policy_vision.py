@@ -151,7 +151,7 @@ class PatchEyes(Eyes):
             class tokenizer:
                 convert_tokens_to_ids = staticmethod(lambda token: model.config.image_token_id)
 
-        super().__init__(Processor(), source="qwen")
+        super().__init__(Processor())
 
 
 @pytest.fixture(params=["qwen2_5_vl", "qwen3_vl"])
