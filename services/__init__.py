@@ -1,9 +1,12 @@
 """What people touch: checkpoints over HTTP, evaluations as jobs, the `viter` command line, reports.
 
-    app ─► web ─► guard (tokens, body limit), problems (errors)     one Ray Serve application, three deployments:
-            ├──► registry ─► store                                    gateway      web, guard, registry
-            ├──► replica ─► leases ─► cluster.engine                  replica      one vLLM engine, any checkpoint
-            └──► evaluations ─► journal, results ─► scoring           evaluations  jobs, in the words of `orders`
+    cli, client, console, doctor, plan      the command line, and what its commands call
+    app                                     the Ray Serve application: the only module with ray.serve
+    registry                                names and aliases -> checkpoints
+    http/        web ─► guard, routes/      the routes, and what every request passes before them
+    engines/     replica ─► leases          one vLLM engine, any checkpoint
+    evaluations/ jobs ─► journal, results   evaluations as resources, in the words of `orders`
+    reports/     report ─► measured         one HTML page of what came of a run
 
 The HTTP surface:
 
@@ -18,6 +21,6 @@ The HTTP surface:
     GET  /openapi.json, /docs                        this list, for machines and for people
     every /v1 route                                  needs `Authorization: Bearer TOKEN`
 
-Only `app` imports ray.serve and only `cli` typer; `scoring` is arithmetic, and `client` is this surface from Python.
-Start reading at `web`, then `leases`.
+Only `app` imports ray.serve and only `cli` typer; `evaluations.scoring` is arithmetic, and `client` is this surface from
+Python. Start reading at `http/web`, then `engines/leases`.
 """

@@ -25,13 +25,13 @@ from ray.serve.handle import DeploymentHandle
 from envs.base import ConfigError, ViterError
 from services import port
 from services.config import ServiceConfig
-from services.evaluations import Evaluations
-from services.guard import BODY_LIMIT_VARIABLE, Tokens, ensure_token
-from services.journal import Journal
-from services.orders import Evaluation, EvaluationList, EvaluationOrder, Item, ItemList, PlayOrder
+from services.engines.replica import Completions, EngineReplica, Head, ReplicaState, ServedEngine
+from services.evaluations.jobs import Evaluations
+from services.evaluations.journal import Journal
+from services.evaluations.orders import Evaluation, EvaluationList, EvaluationOrder, Item, ItemList, PlayOrder
+from services.http.guard import BODY_LIMIT_VARIABLE, Tokens, ensure_token
+from services.http.web import web
 from services.registry import Registry
-from services.replica import Completions, EngineReplica, Head, ReplicaState, ServedEngine
-from services.web import web
 from trainers.checkpoints import Checkpoint
 
 APPLICATION = "viter"
@@ -266,7 +266,7 @@ def _join_ray(config: ServiceConfig) -> None:
         ray.init(**quiet)
         return
     # the proxy reads these where it starts; on a cluster that runs already they belong into its environment
-    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "services.guard:proxy_middlewares")
+    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "services.http.guard:proxy_middlewares")
     os.environ[BODY_LIMIT_VARIABLE] = str(config.limits.body_bytes)
     needed = config.replicas * config.replica_cpus + 1
     ray.init(

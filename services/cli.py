@@ -223,7 +223,7 @@ def report(
 ) -> None:
     """Write the report of a run: one HTML page that needs nothing else."""
     with plain_errors():
-        from services import report as reports
+        from services.reports import report as reports
 
         typer.echo(reports.write(store, run))
 

@@ -19,12 +19,12 @@ from cluster.config import EvaluationConfig, RunConfig
 from cluster.launch import run_id
 from cluster.stage_log import Progress
 from envs import suites
-from services import measured
 from services.client import Client, saved_token
 from services.config import LimitsConfig, ServiceConfig
-from services.measured import Measured, Point, Stage
-from services.orders import ENDED, Evaluation, Item, SuiteResult
-from services.settled import presented_by
+from services.evaluations.orders import ENDED, Evaluation, Item, SuiteResult
+from services.evaluations.settled import presented_by
+from services.reports import measured
+from services.reports.measured import Measured, Point, Stage
 from trainers.checkpoints import Checkpoint, Checkpoints, resolve
 from trainers.compute import Compute
 

@@ -2,9 +2,10 @@
 
 from cluster import launch
 from cluster.config import RunConfig
-from services import evaluate_run, findings, report
+from services import evaluate_run
 from services.console import Console
-from services.measured import STAGE_NAMES, Measured
+from services.reports import findings, report
+from services.reports.measured import STAGE_NAMES, Measured
 
 
 def run(config: RunConfig) -> None:

@@ -19,7 +19,7 @@ HOMES = {
 LIGHT = (
     "envs", "envs.suites", "envs.verify", "trainers", "trainers.config", "trainers.episode", "trainers.checkpoints",
     "trainers.runlog", "trainers.compute", "cluster", "cluster.config", "cluster.placement", "cluster.ledger",
-    "cluster.rollout", "cluster.engine.reply", "services.scoring", "services.cli",
+    "cluster.rollout", "cluster.engine.reply", "services.evaluations.scoring", "services.cli",
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.orders import Item, ItemTurn, PlayOrder, item_id
+from services.evaluations.orders import Item, ItemTurn, PlayOrder, item_id
 from trainers.checkpoints import Checkpoint, CheckpointInfo, Checkpoints
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from envs.base import ConfigError, DataError
 from services import cli
-from tests.services.synthetic import write_run
+from tests.services.reports.synthetic import write_run
 
 ROOT = Path(__file__).parents[2]
 NANO = ROOT / "deploy" / "runs" / "nano-gp-l.yaml"

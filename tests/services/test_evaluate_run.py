@@ -9,10 +9,11 @@ import pytest
 from cluster.config import EvaluationConfig, RunConfig
 from cluster.stage_log import Progress
 from envs.base import validated
-from services import evaluate_run, measured, train_run
-from services.orders import Counts, Evaluation, EvaluationOrder
-from tests.services.synthetic import ID, OOD, evaluation, item, suite_result
-from tests.services.walks import registered
+from services import evaluate_run, train_run
+from services.evaluations.orders import Counts, Evaluation, EvaluationOrder
+from services.reports import measured
+from tests.services.reports.synthetic import ID, OOD, evaluation, item, suite_result
+from tests.services.reports.walks import registered
 from trainers.checkpoints import CheckpointInfo, Checkpoints
 from trainers.compute import Compute
 

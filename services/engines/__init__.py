@@ -1,0 +1,1 @@
+"""Checkpoints that answer: a replica owns one engine and changes its weights under leases."""

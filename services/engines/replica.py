@@ -1,0 +1,231 @@
+"""One engine that answers for any checkpoint: loads it when it is asked for, under a lease, and plays evaluations.
+
+The class is plain asyncio; `app` puts it into a process of its own. Evaluations are played here, beside the engine,
+with the verdicts in this process: a turn costs neither a call between processes nor a second tokenizer.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import envs
+from cluster.rollout import Decoding, Generate, here, play, turn_seeds
+from envs import suites
+from envs.task import Environment, Task
+from services.config import ServiceConfig
+from services.engines.leases import Leases
+from services.evaluations.items import item_of
+from services.evaluations.orders import Item, PlayOrder
+from services.http.problems import EngineDown
+from trainers.chat import ChatFormat
+from trainers.checkpoints import Checkpoint, materialise
+from trainers.episode import Episode
+
+COSMETIC = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+"""Keys of config.json that say how a model was made or saved, and not what it is."""
+
+logger = logging.getLogger("viter.replica")
+
+
+class Completions(Protocol):
+    """OpenAI's two completion routes over one engine."""
+
+    async def chat(self, body: dict[str, Any]) -> "dict[str, Any] | AsyncGenerator[str, None]": ...
+
+    async def completion(self, body: dict[str, Any]) -> "dict[str, Any] | AsyncGenerator[str, None]": ...
+
+
+class ServedEngine(Protocol):
+    """What a replica asks of an engine; `cluster.engine.Engine` is one."""
+
+    @property
+    def generate(self) -> Generate: ...
+
+    async def swap(self, model_dir: Path, version: int) -> None: ...
+
+    async def check_health(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+StartEngine = Callable[[Path, int], Awaitable[tuple[ServedEngine, Completions]]]
+"""Starts an engine on a model directory, as a weight version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """How an answer begins: its status, and its body unless a stream of server-sent events follows."""
+
+    status: int
+    body: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaState:
+    """What a replica is doing."""
+
+    is_up: bool
+    digest: str | None
+    users: int
+    swaps: int
+    swap_s: list[float] = field(default_factory=list)
+
+
+class EngineReplica:
+    """Answers requests and plays evaluations on one engine."""
+
+    def __init__(self, config: ServiceConfig, start_engine: StartEngine):
+        self._config = config
+        self._start_engine = start_engine
+        self._leases = Leases(self._load, patience_s=config.patience_s)
+        self._checkpoints: dict[str, Checkpoint] = {}  # by digest: what those in line wait for
+        self._directories: dict[str, Path] = {}  # by digest: verified, on this machine
+        self._engine: ServedEngine | None = None
+        self._completions: Completions | None = None
+        self._chat: ChatFormat | None = None
+        self._kind: str | None = None
+        self._version = 0
+        self._swap_s: list[float] = []
+
+    async def warm(self, checkpoint: Checkpoint) -> None:
+        """Load a checkpoint before anybody asks for it."""
+        async with self._lease(checkpoint):
+            pass
+
+    async def complete(
+        self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float
+    ) -> AsyncGenerator[Head | str, None]:
+        """Answer a completion request: a Head, then server-sent events where the request asked for a stream.
+
+        Raises:
+            TimeoutError: `deadline_s` ran out, waiting included. The engine's work on it is aborted.
+        """
+        async with asyncio.timeout(deadline_s), self._lease(checkpoint):
+            assert self._completions is not None
+            answer = await getattr(self._completions, route)(body)
+            if isinstance(answer, dict):
+                error = answer.get("error")
+                yield Head(status=int(error["code"]) if error else 200, body=answer)
+                return
+            yield Head(status=200)
+            async with aclosing(answer) as events:
+                async for event in events:
+                    yield event
+
+    async def play(self, order: PlayOrder) -> AsyncGenerator[list[Item], None]:
+        """Play items of a suite, many at once, and yield them as they finish.
+
+        Each episode takes its own lease, so that others get their turn between episodes.
+        """
+        suite = suites.load(order.suite, order.order.n)
+        tasks = suites.presented(suite.tasks, viter=order.order.viter, **order.order.options)
+        environment = envs.make(suite.environment, **tasks[0].options)
+        waiting, running = deque(order.indices), set[asyncio.Task[Item]]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < self._config.episodes_in_flight:
+                    index = waiting.popleft()
+                    running.add(asyncio.create_task(self._item(order, environment, tasks[index], index)))
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                yield [task.result() for task in done]
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    def state(self) -> ReplicaState:
+        """What it is doing now."""
+        return ReplicaState(
+            is_up=self._engine is not None,
+            digest=self._leases.held,
+            users=self._leases.users,
+            swaps=len(self._swap_s),
+            swap_s=self._swap_s[-100:],
+        )
+
+    async def check_health(self) -> None:
+        """Raises where the engine died: whoever runs this replica starts it anew."""
+        if self._engine is not None:
+            await self._engine.check_health()
+
+    async def close(self) -> None:
+        """End the engine."""
+        if self._engine is not None:
+            await self._engine.close()
+            self._engine = None
+
+    async def _item(self, order: PlayOrder, environment: Environment, task: Task, index: int) -> Item:
+        async with self._lease(order.checkpoint):
+            assert self._engine is not None
+            assert self._chat is not None
+            version = self._version
+            outcome = await play(
+                task,
+                environment,
+                self._chat,
+                self._engine.generate,
+                here(environment),
+                decoding=Decoding(
+                    temperature=order.order.temperature,
+                    max_tokens=order.order.max_tokens,
+                    max_model_len=self._config.engine.max_model_len,
+                ),
+                seeds=turn_seeds(order.order.seed, "evaluation", order.suite, index),
+                index=index,
+            )
+        if isinstance(outcome, Episode) and not _is_of_one_version(outcome, version):
+            raise EngineDown(f"{order.checkpoint.name}: an episode met other weights than its own; it is not counted")
+        return item_of(order, environment, task, index, outcome)
+
+    def _lease(self, checkpoint: Checkpoint) -> AbstractAsyncContextManager[None]:
+        self._checkpoints[checkpoint.digest] = checkpoint
+        return self._leases.lease(checkpoint.digest)
+
+    async def _load(self, digest: str) -> None:
+        """Make the engine hold a checkpoint: in place where the architecture is the same, anew where not."""
+        started = time.perf_counter()
+        directory = await self._directory(digest)
+        kind = await asyncio.to_thread(kind_of, directory)
+        self._version += 1
+        if self._engine is not None and kind == self._kind:
+            await self._engine.swap(directory, self._version)
+        else:
+            await self.close()
+            self._engine, self._completions = await self._start_engine(directory, self._version)
+            self._kind = kind
+        self._chat = await asyncio.to_thread(ChatFormat.load, directory)
+        self._swap_s.append(time.perf_counter() - started)
+        logger.info("holds %s after %.3f s", self._checkpoints[digest].name, self._swap_s[-1])
+
+    async def _directory(self, digest: str) -> Path:
+        """The model directory on this machine, verified against its manifest when it is first used here."""
+        if digest not in self._directories:
+            root = await asyncio.to_thread(materialise, self._checkpoints[digest], learner=False)
+            self._directories[digest] = root / "model"
+        return self._directories[digest]
+
+
+def kind_of(directory: Path) -> str:
+    """Names what an engine cannot change in place: architecture, tokenizer, image processor, chat template.
+
+    Equal kinds can swap.
+    """
+    config = json.loads((directory / "config.json").read_text())
+    lasting = {key: value for key, value in config.items() if key not in COSMETIC}
+    kind = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())
+    for name in ("tokenizer.json", "chat_template.jinja", "processor_config.json", "preprocessor_config.json"):
+        path = directory / name
+        kind.update(path.read_bytes() if path.exists() else b"-")
+    return kind.hexdigest()
+
+
+def _is_of_one_version(episode: Episode, version: int) -> bool:
+    return all(bool((s.weight_versions[s.sampled] == version).all()) for s in episode.segments)

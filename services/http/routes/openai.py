@@ -1,0 +1,75 @@
+"""OpenAI's routes, for every checkpoint of the store."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from services.config import LimitsConfig
+from services.engines.replica import Head
+from services.http.bodies import within_limits
+from services.http.problems import cause_of, of_error, problem, request_id_of
+from services.http.service import DIGEST_HEADER, Service
+from services.registry import ModelCard, ModelList
+
+OVERTIME_S = 5.0  # a replica ends its work at the deadline; this much later it is taken for dead
+
+
+def add(routes: FastAPI, service: Service, limits: LimitsConfig) -> None:
+    @routes.get("/v1/models", tags=["openai"])
+    async def list_models() -> ModelList:
+        """Every checkpoint of the store, newest first within its run."""
+        return ModelList(data=list(await service.registry.cards()))
+
+    @routes.get("/v1/models/{name}", tags=["openai"])
+    async def get_model(name: str, response: Response) -> ModelCard:
+        """One checkpoint, by name or alias."""
+        card = await service.registry.card(name)
+        response.headers[DIGEST_HEADER] = card.metadata.digest
+        return card
+
+    async def answer(request: Request, body: dict[str, Any], route: str) -> Response:
+        model = body.get("model")
+        if not isinstance(model, str) or not model:
+            detail = "model: name a checkpoint, e.g. run@step-000040 or run@latest; GET /v1/models lists them"
+            return problem(request.url.path, 422, detail, request_id=request_id_of(request))
+        checkpoint = await service.registry.resolve(model)
+        body = within_limits({**body, "model": checkpoint.name}, limits)
+        answers = service.complete(route, body, checkpoint, limits.deadline_s)
+        async with asyncio.timeout(limits.deadline_s + OVERTIME_S):
+            head = await anext(answers)
+        assert isinstance(head, Head)
+        headers = {DIGEST_HEADER: checkpoint.digest}
+        if head.body is not None:
+            await answers.aclose()
+            return JSONResponse(head.body, head.status, headers)
+        events = _events(answers, request, limits.deadline_s + OVERTIME_S)
+        return StreamingResponse(events, head.status, headers, media_type="text/event-stream")
+
+    @routes.post("/v1/chat/completions", tags=["openai"], response_model=None)
+    async def chat(request: Request, body: dict[str, Any]) -> Response:
+        """OpenAI's chat completion, by any checkpoint. `stream: true` sends server-sent events."""
+        return await answer(request, body, "chat")
+
+    @routes.post("/v1/completions", tags=["openai"], response_model=None)
+    async def completions(request: Request, body: dict[str, Any]) -> Response:
+        """OpenAI's text completion, by any checkpoint. `stream: true` sends server-sent events."""
+        return await answer(request, body, "completion")
+
+
+async def _events(
+    answers: AsyncGenerator[Head | str, None], request: Request, deadline_s: float
+) -> AsyncGenerator[str, None]:
+    """A stream that has begun: what fails now can only be told within it."""
+    try:
+        async with asyncio.timeout(deadline_s), aclosing(answers) as events:
+            async for event in events:
+                yield str(event)
+    except Exception as error:  # the status line is long gone
+        told = of_error(request.url.path, cause_of(error), request_id=request_id_of(request))
+        yield f"data: {json.dumps(json.loads(bytes(told.body)))}\n\n"
+        yield "data: [DONE]\n\n"

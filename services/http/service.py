@@ -1,0 +1,48 @@
+"""What the routes stand on, and the words that several of them share."""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, Protocol
+
+from fastapi import Query
+
+from services.engines.replica import Head
+from services.evaluations.orders import Evaluation, EvaluationList, EvaluationOrder, ItemList
+from services.registry import Registry
+from trainers.checkpoints import Checkpoint
+
+DIGEST_HEADER = "X-Checkpoint-Digest"
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+After = Annotated[str | None, Query(max_length=200)]
+
+
+class EvaluationJobs(Protocol):
+    """What the routes ask of the evaluation manager."""
+
+    async def order(self, order: EvaluationOrder, key: str | None) -> Evaluation: ...
+
+    async def get(self, evaluation_id: str) -> Evaluation: ...
+
+    async def page(self, limit: int, after: str | None) -> EvaluationList: ...
+
+    async def items(self, evaluation_id: str, limit: int, after: str | None) -> ItemList: ...
+
+    async def cancel(self, evaluation_id: str) -> Evaluation: ...
+
+
+class Service(Protocol):
+    """What the routes stand on."""
+
+    @property
+    def registry(self) -> Registry: ...
+
+    @property
+    def evaluations(self) -> EvaluationJobs: ...
+
+    def complete(
+        self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float
+    ) -> AsyncGenerator[Head | str, None]:
+        """See `EngineReplica.complete`."""
+
+    async def is_engine_up(self) -> bool:
+        """Whether a replica holds a checkpoint."""
