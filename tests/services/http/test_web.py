@@ -168,7 +168,7 @@ async def test_a_stream_that_fails_says_so_within_itself(http: httpx.AsyncClient
 
 
 async def test_our_deadline_holds_whatever_the_headers_say(http: httpx.AsyncClient, service: LocalService, monkeypatch):
-    monkeypatch.setattr("services.http.web.OVERTIME_S", 0.0)
+    monkeypatch.setattr("services.http.routes.openai.OVERTIME_S", 0.0)
     assert OVERTIME_S > 0
 
     async def hang(*_):
