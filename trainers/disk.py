@@ -22,6 +22,20 @@ def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def create_exclusively(target: Path, data: bytes) -> bool:
+    """Make a whole, durable file of that name unless there is one; then False. Also where many try at once."""
+    partial = target.with_name(f"{STAGING}{target.name}-{uuid.uuid4().hex}")
+    try:
+        write_synced(partial, data)
+        os.link(partial, target)  # unlike a rename, it refuses a name that is taken; on NFS too
+        sync_directory(target.parent)
+    except FileExistsError:
+        return False
+    finally:
+        partial.unlink(missing_ok=True)
+    return True
+
+
 def is_disk_full(error: BaseException | None, directory: Path) -> bool:
     """Whether `error` came of a full disk. Rust and C++ writers hide the errno: their words and the disk are asked."""
     while error is not None:

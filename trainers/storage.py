@@ -11,8 +11,9 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 from envs.base import ConfigError, DataError
 from trainers.disk import (
     STAGING,
+    create_exclusively,
     file_names,
     free_bytes,
     is_disk_full,
@@ -181,17 +183,17 @@ class LocalStore:
 
     def put(self, path: str, data: bytes) -> None:
         target = self.at(path)
-        try:
+        with self._room_for(data, target):
             make_directory(target.parent)
             write_atomically(target, lambda partial: write_synced(partial, data))
             sync_directory(target.parent)
-        except OSError as error:
-            if not is_disk_full(error, self.root):
-                raise
-            raise StoreFull(
-                f"{target}: disk full: it needs {len(data)} bytes and {free_bytes(self.root)} are available; "
-                "what stood there is intact: free some space and try again"
-            ) from error
+
+    def create(self, path: str, data: bytes) -> bool:
+        """As `put`, unless there is a file of that name; then False. Of many who try at once, one creates it."""
+        target = self.at(path)
+        with self._room_for(data, target):
+            make_directory(target.parent)
+            return create_exclusively(target, data)
 
     def sha256(self, path: str) -> str:
         with self.at(path).open("rb") as file:
@@ -219,6 +221,18 @@ class LocalStore:
 
     def directory(self, folder: str) -> Path | None:
         return self.at(folder)
+
+    @contextmanager
+    def _room_for(self, data: bytes, target: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not is_disk_full(error, self.root):
+                raise
+            raise StoreFull(
+                f"{target}: disk full: it needs {len(data)} bytes and {free_bytes(self.root)} are available; "
+                "what stood there is intact: free some space and try again"
+            ) from error
 
 
 def settled_in_parallel(staged: Path, settle: Callable[[str], FileRecord]) -> dict[str, FileRecord]:
