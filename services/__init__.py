@@ -3,7 +3,8 @@
     cli, client, console, doctor, plan      the command line, and what its commands call
     app                                     the Ray Serve application: the only module with ray.serve
     registry                                names and aliases -> checkpoints
-    http/        web ─► guard, routes/      the routes, and what every request passes before them
+    http/        web ─► guard, routes/      the routes, and what every request passes before them:
+                 guard ─► tokens, admission, request_body, json_body
     engines/     replica ─► leases          one vLLM engine, any checkpoint
     evaluations/ jobs ─► journal, results   evaluations as resources, in the words of `orders`
     reports/     report ─► measured         one HTML page of what came of a run
@@ -19,8 +20,8 @@ The HTTP surface:
     GET  /v1/suites                                  the frozen task sets, with digests
     GET  /livez, /readyz                             alive; able to answer
     GET  /openapi.json, /docs                        this list, for machines and for people
-    every /v1 route                                  needs `Authorization: Bearer TOKEN`
+    everything but health, the page and the documents  needs `Authorization: Bearer TOKEN`, see `http/tokens`
 
-Only `app` imports ray.serve and only `cli` typer; `evaluations.scoring` is arithmetic, and `client` is this surface from
+Only `app` imports ray.serve, only `cli`, `token_cli` and `exits` typer; `evaluations.scoring` is arithmetic, and `client` is this surface from
 Python. Start reading at `http/web`, then `engines/leases`.
 """

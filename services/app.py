@@ -29,7 +29,8 @@ from services.engines.replica import Completions, EngineReplica, Head, ReplicaSt
 from services.evaluations.jobs import Evaluations
 from services.evaluations.journal import Journal
 from services.evaluations.orders import Evaluation, EvaluationList, EvaluationOrder, Item, ItemList, PlayOrder
-from services.http.guard import BODY_LIMIT_VARIABLE, Tokens, ensure_token
+from services.http.guard import BODY_LIMIT_VARIABLE, BODY_SECONDS_VARIABLE
+from services.http.tokens import Tokens, ensure_token
 from services.http.web import web
 from services.registry import Registry
 from trainers.checkpoints import Checkpoint
@@ -161,7 +162,7 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         is_open = self._config.auth == "none"
-        tokens = None if is_open else Tokens.load(self._config.state_directory / "service")
+        tokens = None if is_open else Tokens.load(self._config.tokens_path)
         return web(self, tokens=tokens, limits=self._config.limits)
 
     async def complete(
@@ -186,9 +187,9 @@ class Gateway:
 def build(args: ServiceConfig) -> serve.Application:
     """The application of `deploy/serve.yaml`. Makes the first token if there is none; the state directory holds it."""
     config = args.anchored()
-    if config.auth == "token":
-        ensure_token(config.state_directory / "service")
-    at_once = config.limits.requests + config.limits.evaluations
+    _first_token(config)
+    limits = config.limits
+    at_once = limits.requests + limits.evaluations
     replica = serve.deployment(
         Replica,
         name="replica",
@@ -203,9 +204,19 @@ def build(args: ServiceConfig) -> serve.Application:
         EvaluationManager, name="evaluations", max_ongoing_requests=at_once, ray_actor_options=light
     ).bind(config, replica)
     # more than the guard lets in, so that the guard's 429 is the one that clients see
-    return serve.deployment(Gateway, name="gateway", max_ongoing_requests=2 * at_once, ray_actor_options=light).bind(
+    let_in = 2 * (limits.requests + limits.streams + limits.calls)
+    return serve.deployment(Gateway, name="gateway", max_ongoing_requests=let_in, ray_actor_options=light).bind(
         config, replica, manager
     )
+
+
+def _first_token(config: ServiceConfig) -> str | None:
+    """The first token of a service that keeps its own, where this call made it. Damaged ones are told here."""
+    if config.auth == "none":
+        return None
+    made = None if config.tokens else ensure_token(config.state_directory / "service")
+    Tokens.load(config.tokens_path)
+    return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,10 +240,7 @@ def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S) -> Started:
     port.check_free(config.host, config.port)
     if "://" not in config.store and not Path(config.store).is_dir():
         raise ConfigError(f"store: {config.store} is no directory; train something first, or name another with --store")
-    token = None
-    if config.auth == "token":
-        token = ensure_token(config.state_directory / "service")
-        Tokens.load(config.state_directory / "service")  # damaged ones are told here, not in a replica's log
+    token = _first_token(config)
     _join_ray(config)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(proxy_location="HeadOnly", http_options=HTTPOptions(host=config.host, port=config.port))
@@ -268,6 +276,7 @@ def _join_ray(config: ServiceConfig) -> None:
     # the proxy reads these where it starts; on a cluster that runs already they belong into its environment
     os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "services.http.guard:proxy_middlewares")
     os.environ[BODY_LIMIT_VARIABLE] = str(config.limits.body_bytes)
+    os.environ[BODY_SECONDS_VARIABLE] = str(config.limits.body_s)
     needed = config.replicas * config.replica_cpus + 1
     ray.init(
         num_cpus=max(os.cpu_count() or 1, int(needed + 0.999)),

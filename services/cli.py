@@ -1,33 +1,25 @@
 """`viter`: every command parses, calls one thing and answers. Starting it loads neither torch nor Ray nor vLLM.
 
-Exit codes stand in `EXIT_CODES`. A user's mistake is one sentence on standard error, never a traceback.
+Exit codes stand in `exits`. A user's mistake is one sentence on standard error, never a traceback.
 """
 
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from envs.base import ConfigError, ViterError
-
-EXIT_CODES = {
-    "ConfigError": 2,       # a key, a type, a combination of settings
-    "DataError": 3,         # a model, a checkpoint, a file
-    "CapacityError": 4,     # the cluster has no room
-    "DivergedError": 5,     # training left the rails
-    "RetryableError": 75,   # worth trying again as it is
-}  # fmt: skip
-"""By class name, since naming the classes would import what defines them. 0 is success, 1 a bug, 130 an interrupt."""
-INTERRUPTED = 130
+from envs.base import ConfigError
+from services import token_cli
+from services.exits import plain_errors
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 """Post-train language models against a verifier, serve them, and measure them on rules they never trained on."""
+
+app.add_typer(token_cli.app, name="token")
 
 RunFile = Annotated[Path, typer.Argument(help="A run file, e.g. deploy/runs/nano-gp-l.yaml", metavar="RUN.yaml")]
 Overrides = Annotated[
@@ -38,36 +30,6 @@ Address = Annotated[str | None, typer.Option(help="A running Ray cluster; left o
 Url = Annotated[str, typer.Option(help="The service.", envvar="VITER_URL")]
 DASHBOARD = "The Ray dashboard, e.g. http://head:8265"
 DEFAULT_URL = "http://127.0.0.1:8000"
-
-
-def exit_code(error: BaseException) -> int:
-    """The exit code of an error, by the nearest of its classes that the table knows; 1 where it knows none."""
-    return next((EXIT_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in EXIT_CODES), 1)
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turns a user's mistake into one line and its exit code, and an interrupt into 130. A bug keeps its traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _finish(INTERRUPTED, "interrupted; the same command goes on from the newest checkpoint")
-    except BrokenPipeError:  # `viter verify | head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
-    except Exception as error:
-        cause = getattr(error, "cause", None)  # Ray wraps what an actor raised
-        told = cause if isinstance(cause, ViterError) else error
-        if not isinstance(told, ViterError):
-            raise
-        _finish(exit_code(told), " ".join(str(told).split()))
-
-
-def _finish(code: int, message: str) -> None:
-    typer.echo(f"viter: {message}", err=True)
-    if os.environ.get("VITER_JOB"):
-        typer.echo(json.dumps({"viter_exit": code, "error": message}))
-    raise typer.Exit(code) from None
 
 
 @app.command()

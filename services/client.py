@@ -11,7 +11,7 @@ import httpx
 from cluster.jobs import RetryableError
 from envs.base import ConfigError, DataError, ViterError
 from services.evaluations.orders import Evaluation, EvaluationList, Item, ItemList
-from services.http.guard import TOKEN_FILE
+from services.http.tokens import TOKEN_FILE
 from services.registry import ModelCard, ModelList
 
 FIRST_POLL_S, LONGEST_POLL_S = 0.2, 2.0

@@ -17,14 +17,26 @@ class LimitsConfig(Config):
 
     body_bytes: int = Field(1 << 20, ge=1024)
     """Largest request body; a larger one is answered 413 before it is read."""
+    body_s: float = Field(10.0, gt=0)
+    """Seconds within which a body must have come; a slower one is answered 408."""
     deadline_s: float = Field(120.0, gt=0)
     """Seconds a request may take, streaming included. No header of the client's changes it."""
     max_tokens: int = Field(4096, ge=1)
     """Most tokens a request may ask for; one that names no number gets these, as far as the model's length goes."""
     choices: int = Field(16, ge=1)
     """Most completions of one prompt (`n`), and most prompts of one completion request."""
+    images: int = Field(8, ge=0)
+    """Most images of one request; each comes within it, as a data: URI."""
+    image_pixels: int = Field(1 << 22, ge=1)
+    """Most pixels of an image: a small file can unfold into gigabytes."""
     requests: int = Field(256, ge=1)
-    """Requests answered at once; one more is told 429 and when to come back."""
+    """Completions and episodes answered at once; one more is told 429 and when to come back."""
+    streams: int = Field(64, ge=1)
+    """Event streams followed at once: they last, so they take no places of `requests`."""
+    calls: int = Field(64, ge=1)
+    """Every other request answered at once."""
+    token_share: float = Field(0.75, gt=0, le=1)
+    """Share of each of these that one token may hold, so that others still get in."""
     evaluations: int = Field(64, ge=1)
     """Evaluations queued or running; one more is told 429."""
 
@@ -43,6 +55,9 @@ class ServiceConfig(Config):
     """Port to listen on."""
     auth: Literal["token", "none"] = "token"
     """`token` asks every /v1 request for a bearer token; `none` is for loopback alone."""
+    tokens: str | None = None
+    """File of token hashes to read instead of `state`'s `service/tokens.json`: the one to mount from a secret, so that
+    every node knows the same tokens. It is made by `viter token create`, in any directory; the service never writes it."""
     engine: EngineConfig = SERVED_ENGINE
     """The engine of each replica."""
     replicas: int = Field(1, ge=1)
@@ -77,9 +92,16 @@ class ServiceConfig(Config):
         """Where tokens and journals lie."""
         return Path(self.state or self.store).expanduser().absolute()
 
+    @property
+    def tokens_path(self) -> Path:
+        """The file of token hashes, or the directory of `tokens.json`."""
+        return Path(self.tokens).expanduser().absolute() if self.tokens else self.state_directory / "service"
+
     def anchored(self) -> Self:
         """The same with absolute paths, for processes that start elsewhere."""
         update: dict[str, str] = {"state": str(self.state_directory)}
+        if self.tokens:
+            update["tokens"] = str(self.tokens_path)
         if "://" not in self.store:
             update["store"] = str(Path(self.store).expanduser().absolute())
         return self.model_copy(update=update)

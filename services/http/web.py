@@ -6,9 +6,10 @@ from fastapi import FastAPI
 
 from services.config import LimitsConfig
 from services.http import problems
-from services.http.guard import Guard, Tokens
+from services.http.guard import Guard, is_open
 from services.http.routes import environments, evaluations, health, openai
 from services.http.service import Service
+from services.http.tokens import Tokens
 
 
 def web(service: Service, *, tokens: Tokens | None, limits: LimitsConfig) -> FastAPI:
@@ -38,7 +39,7 @@ def _describe_security(routes: FastAPI, tokens: Tokens | None) -> None:
         if tokens is not None:
             schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             for path, operations in schema["paths"].items():
-                for operation in operations.values() if path.startswith("/v1") else ():
+                for operation in () if is_open(path) else operations.values():
                     operation["security"] = [{"token": []}]
         return schema
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from envs.base import ConfigError, DataError
-from services import cli
+from services import cli, exits
 from tests.services.reports.synthetic import write_run
 
 ROOT = Path(__file__).parents[2]
@@ -325,26 +325,26 @@ def test_an_error_is_known_by_its_nearest_class():
     class Nearer(DataError):
         pass
 
-    assert cli.exit_code(Nearer("x")) == 3
-    assert cli.exit_code(ConfigError("x")) == 2
-    assert cli.exit_code(ValueError("x")) == 1
+    assert exits.exit_code(Nearer("x")) == 3
+    assert exits.exit_code(ConfigError("x")) == 2
+    assert exits.exit_code(ValueError("x")) == 1
 
 
 def test_what_an_actor_raised_is_told_as_itself(capsys: pytest.CaptureFixture[str]):
     class Wrapped(Exception):
         cause = DataError("runs/a: gone; look elsewhere")
 
-    with pytest.raises(BaseException) as ended, cli.plain_errors():
+    with pytest.raises(BaseException) as ended, exits.plain_errors():
         raise Wrapped("many lines\nof a remote traceback")
     assert ended.value.exit_code == 3  # type: ignore[attr-defined]
     assert capsys.readouterr().err == "viter: runs/a: gone; look elsewhere\n"
 
 
 def test_an_interrupt_is_130_and_a_bug_keeps_its_traceback():
-    with pytest.raises(BaseException) as ended, cli.plain_errors():
+    with pytest.raises(BaseException) as ended, exits.plain_errors():
         raise KeyboardInterrupt
     assert ended.value.exit_code == 130  # type: ignore[attr-defined]
-    with pytest.raises(ZeroDivisionError), cli.plain_errors():
+    with pytest.raises(ZeroDivisionError), exits.plain_errors():
         raise ZeroDivisionError
 
 
@@ -352,6 +352,6 @@ def test_a_job_ends_with_its_exit_code_as_a_line_of_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     monkeypatch.setenv("VITER_JOB", "1")
-    with pytest.raises(BaseException), cli.plain_errors():  # noqa: B017 - typer's way out
+    with pytest.raises(BaseException), exits.plain_errors():  # noqa: B017 - typer's way out
         raise DataError("gone")
     assert json.loads(capsys.readouterr().out)["viter_exit"] == 3

@@ -2,18 +2,19 @@
 
 import asyncio
 import json
-import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from envs.base import ConfigError, DataError
 from services.config import LimitsConfig
-from services.http.guard import Guard, TokenRecord, Tokens, ensure_token, needed_scope
+from services.http import tokens
+from services.http.guard import Guard
+from services.http.tokens import Tokens, ensure_token
 
-LIMITS = LimitsConfig(body_bytes=1024, requests=2)
+LIMITS = LimitsConfig(body_bytes=1024, body_s=0.2, requests=2, calls=2, streams=1)
+JSON = {"Content-Type": "application/json"}
 
 
 class Echo:
@@ -49,32 +50,18 @@ def guarded(tmp_path: Path, token: str) -> Guard:
     return Guard(Echo(), tokens=Tokens.load(tmp_path), limits=LIMITS)
 
 
-def test_the_token_is_told_once_and_kept_as_a_hash(tmp_path: Path):
-    token = ensure_token(tmp_path)
-    assert token is not None
-    assert ensure_token(tmp_path) is None
-    assert token not in (tmp_path / "tokens.json").read_text()
-    assert (tmp_path / "token").read_text().strip() == token
-    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("token", "tokens.json")} == {0o600}
-
-
-def test_damaged_and_missing_tokens_are_one_sentence(tmp_path: Path):
-    with pytest.raises(DataError, match="viter serve"):
-        Tokens.load(tmp_path)
-    (tmp_path / "tokens.json").write_text("{")
-    with pytest.raises(DataError, match="damaged"):
-        Tokens.load(tmp_path)
-
-
-def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot keep"):
-        ensure_token(tmp_path / "file" / "service")
-
-
 async def test_without_a_token_nothing_gets_in(guarded: Guard):
     async with client(guarded) as http:
-        for path in ("/v1/models", "/v1/chat/completions", "/v1/nowhere", "/v1"):
+        for path in (
+            "/v1/models",
+            "/v1/chat/completions",
+            "/v1/nowhere",
+            "/v1",
+            "//v1/models",
+            "/V1/models",
+            "/x",
+            "/static",
+        ):
             answer = await http.get(path)
             assert answer.status_code == 401
             assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -99,28 +86,29 @@ async def test_health_needs_no_token(guarded: Guard):
         assert (await http.get("/livez")).status_code == 200
 
 
-async def test_a_token_without_the_scope_is_403():
-    digest = "d" * 64
-    reader = TokenRecord(name="reader", sha256=digest, scopes=("read",), created=0.0)
-    tokens = Tokens((reader,))
-    tokens.find = lambda _: reader  # type: ignore[method-assign]
-    async with client(Guard(Echo(), tokens=tokens, limits=LIMITS), "x") as http:
-        answer = await http.post("/v1/evaluations", json={})
-        assert answer.status_code == 403
-        assert "insufficient_scope" in answer.headers["www-authenticate"]
-        assert (await http.get("/v1/evaluations")).status_code == 200
-
-
-def test_only_changing_evaluations_needs_more_than_reading():
-    assert needed_scope("GET", "/v1/evaluations") == "read"
-    assert needed_scope("POST", "/v1/chat/completions") == "read"
-    assert needed_scope("POST", "/v1/evaluations/eval-1/cancel") == "evaluate"
+@pytest.mark.parametrize(
+    ("scope", "answers"),
+    [("read", [200, 200, 403, 403]), ("evaluate", [200, 200, 200, 403]), ("train", [200, 200, 200, 200])],
+)
+async def test_a_scope_holds_those_before_it_and_nothing_else(tmp_path: Path, scope: str, answers: list[int]):
+    made = tokens.create(tmp_path, "one", scope, None)
+    guarded = Guard(Echo(), tokens=Tokens.load(tmp_path), limits=LIMITS)
+    async with client(guarded, made) as http:
+        asked = [
+            await http.get("/v1/evaluations"),
+            await http.post("/v1/chat/completions", json={}),
+            await http.post("/v1/evaluations", json={}),
+            await http.put("/v1/runs/a/aliases/b", json={}),
+        ]
+    assert [answer.status_code for answer in asked] == answers
+    refused = [answer for answer in asked if answer.status_code == 403]
+    assert all("insufficient_scope" in answer.headers["www-authenticate"] for answer in refused)
 
 
 async def test_a_large_body_is_refused_by_its_announcement(guarded: Guard, token: str):
     async with client(guarded, token) as http:
-        assert (await http.post("/v1/x", content=b"x" * 1024)).text == "1024"
-        answer = await http.post("/v1/x", content=b"x" * 1025)
+        assert (await http.post("/v1/x", content=b'"' + b"x" * 1022 + b'"', headers=JSON)).text == "1024"
+        answer = await http.post("/v1/x", content=b"x" * 1025, headers=JSON)
     assert answer.status_code == 413
     assert guarded.app.calls == 1
 
@@ -135,7 +123,7 @@ async def test_a_large_body_without_announcement_is_read_no_further_than_the_lim
             yield b"x" * 512
 
     async with client(guarded, token) as http:
-        answer = await http.post("/v1/x", content=endless())
+        answer = await http.post("/v1/x", content=endless(), headers=JSON)
     assert answer.status_code == 413
     assert sent <= 1024 + 512
     assert guarded.app.calls == 0
@@ -147,20 +135,66 @@ async def test_a_nonsense_length_is_400(guarded: Guard, token: str):
     assert answer.status_code == 400
 
 
-async def test_one_more_than_the_limit_is_told_to_come_back(guarded: Guard, token: str):
-    guarded.app.go.clear()
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "json", ""])
+async def test_a_body_that_is_not_called_json_is_415(guarded: Guard, token: str, kind: str):
     async with client(guarded, token) as http:
-        waiting = [asyncio.create_task(http.get("/v1/models")) for _ in range(2)]
-        async with asyncio.timeout(5):
-            while guarded.in_progress < 2:
-                await asyncio.sleep(0.001)
-        refused = await http.get("/v1/models")
+        answer = await http.post("/v1/x", content=b"{}", headers={"Content-Type": kind})
+        for good in ("application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"):
+            assert (await http.post("/v1/x", content=b"{}", headers={"Content-Type": good})).status_code == 200
+        assert (await http.post("/v1/x")).status_code == 200
+    assert answer.status_code == 415
+
+
+async def test_a_bad_body_is_400_in_one_sentence_and_reaches_no_route(guarded: Guard, token: str):
+    async with client(guarded, token) as http:
+        for body in (b"{", b"[NaN]", b"\xff", b'{"a": 1, "a": 2}', b"[" * 900):
+            answer = await http.post("/v1/x", content=body, headers=JSON)
+            assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+            assert answer.json()["detail"].startswith("the body ")
+    assert guarded.app.calls == 0
+
+
+async def held(guarded: Guard, http: httpx.AsyncClient, *paths: str) -> list[asyncio.Task[httpx.Response]]:
+    """Requests that are being answered."""
+    before = guarded.app.calls
+    waiting = [asyncio.create_task(http.get(path)) for path in paths]
+    async with asyncio.timeout(5):
+        while guarded.app.calls < before + len(paths):
+            await asyncio.sleep(0.001)
+    return waiting
+
+
+async def test_one_more_than_the_limit_is_told_to_come_back(tmp_path: Path):
+    """Two tokens fill the places of one kind; the other kinds, and health, stay open."""
+    first, second = (tokens.create(tmp_path, name, "read", None) for name in ("a", "b"))
+    guarded = Guard(Echo(), tokens=Tokens.load(tmp_path), limits=LIMITS)
+    guarded.app.go.clear()
+    async with client(guarded, first) as http, client(guarded, second) as other:
+        waiting = await held(guarded, http, "/v1/models")
+        mine = await http.get("/v1/models")
+        waiting += await held(guarded, other, "/v1/models")
+        third = await other.get("/v1/suites")
+        waiting += await held(guarded, http, "/v1/evaluations/e/events", "/livez")
+        waiting.append(asyncio.create_task(http.post("/v1/completions", json={})))
         guarded.app.go.set()
         answers = await asyncio.gather(*waiting)
         assert (await http.get("/v1/models")).status_code == 200
-    assert refused.status_code == 429
-    assert refused.headers["retry-after"] == "1"
-    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [(refused.status_code, refused.headers["retry-after"]) for refused in (mine, third)] == [(429, "1")] * 2
+    assert "this token holds 1 of 2" in mine.json()["detail"]
+    assert "2 requests of this kind (calls)" in third.json()["detail"]
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert not guarded.places.taken.total()
+
+
+async def test_without_a_token_there_is_no_websocket_either(guarded: Guard):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    await guarded({"type": "websocket", "path": "/v1/models"}, None, send)
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+    assert guarded.app.calls == 0
 
 
 async def test_every_answer_has_an_id_and_a_sane_one_is_kept(guarded: Guard):

@@ -14,9 +14,9 @@ from services.engines.replica import Head
 from services.evaluations.jobs import Evaluations
 from services.evaluations.journal import Journal
 from services.evaluations.orders import Evaluation, EvaluationList, EvaluationOrder, ItemList
-from services.http.guard import Tokens, ensure_token
 from services.http.problems import EngineDown
 from services.http.routes.openai import OVERTIME_S
+from services.http.tokens import Tokens, ensure_token
 from services.http.web import web
 from services.registry import Registry
 
