@@ -141,6 +141,9 @@ class PpoConfig(Config):
     """Learner steps that an episode's weights may lag behind: 0 is synchronous PPO."""
     importance_cap: float = Field(2.0, ge=1)
     """Cap of the truncated importance weight between sampling and training policy; read where `max_staleness` > 0."""
+    response_bound: float | None = Field(2.0, gt=1)
+    """Responses whose mean ratio per token between training and sampling policy lies outside [1/bound, bound] are left out
+    of the policy loss; null keeps all. Read where `max_staleness` > 0."""
     probe_tolerance: float = Field(0.05, gt=0)
     """Largest mean gap between learner and engine log-probs, in nats, after a weight sync; above it the run stops."""
     seed: int = 0
@@ -152,6 +155,15 @@ class PpoConfig(Config):
     def _minibatches_are_equal(self) -> Self:
         if self.episodes % self.minibatches:
             raise ValueError(f"minibatches={self.minibatches} does not divide episodes={self.episodes}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_reference_is_synchronous(self) -> Self:
+        if self.profile == "reference" and self.max_staleness:
+            raise ValueError(
+                f"profile=reference has no correction for stale episodes: set max_staleness={self.max_staleness} to 0, "
+                "or use profile=paper"
+            )
         return self
 
 

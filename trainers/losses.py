@@ -5,6 +5,8 @@ So the sum over micro-batches and ranks is the mean over the minibatch, however 
 products and squares: what stands in the padding is anything, and the gradient of a mask applied after is `0 * inf`.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -91,6 +93,21 @@ def importance_weights(old_logp: Tensor, engine_logp: Tensor, mask: Tensor, *, c
     No gradient flows through them: both sides are constants.
     """
     return torch.where(mask, old_logp - engine_logp, 0.0).clamp(max=20.0).exp().clamp(max=cap)
+
+
+def response_weights(
+    old_logp: Tensor, engine_logp: Tensor, mask: Tensor, turn_ids: Tensor, turns: int, *, bound: float
+) -> Tensor:
+    """1 for the tokens of a response that the training policy could have drawn, 0 for those of one it would not: [B, L].
+
+    A response stands if the geometric mean over its tokens of π_old/π_engine lies within [1/bound, bound]: sequence
+    masking, by the mean so that long answers are not masked for their length. 1 outside `mask`.
+    """
+    gaps = sum_by_turn(torch.where(mask, old_logp - engine_logp, 0.0), turn_ids, turns)
+    sizes = sum_by_turn(mask.float(), turn_ids, turns)
+    stands = (gaps / sizes.clamp(min=1.0)).abs() <= math.log(bound)
+    spread = torch.cat([stands.float(), gaps.new_ones(1)])  # turn −1, outside all turns, reads the 1 at the end
+    return spread[turn_ids]
 
 
 def nll_loss(logp: Tensor, mask: Tensor, *, count: float) -> Tensor:

@@ -96,19 +96,32 @@ class PpoObjective:
 
     def _surrogate(self, batch: Batch, out: Outputs, counts: Counts) -> Tensor:
         config, old_logp = self.config, known(batch.old_logp)
-        weights = None
-        if config.max_staleness:
-            weights = losses.importance_weights(old_logp, batch.engine_logp, batch.sampled, cap=config.importance_cap)
+        weights = self._staleness_weights(batch, old_logp) if config.max_staleness else None
         return losses.policy_loss(
             losses.log_ratio(out.logp, old_logp, batch.sampled), known(batch.advantages), batch.sampled,
             clip=config.clip, count=counts.sampled, weights=weights,
         )  # fmt: skip
+
+    def _staleness_weights(self, batch: Batch, old_logp: Tensor) -> Tensor:
+        """What makes samples of older weights count as if the training policy had drawn them: truncated, and masked."""
+        config, pair = self.config, (old_logp, batch.engine_logp, batch.sampled)
+        weights = losses.importance_weights(*pair, cap=config.importance_cap)
+        if config.response_bound is None:
+            return weights
+        turns = len(batch.turns)
+        return weights * losses.response_weights(*pair, batch.turn_ids, turns, bound=config.response_bound)
 
     def diagnostics(self, batch: Batch, out: Outputs, counts: Counts) -> dict[str, Tensor]:
         watched = losses.policy_diagnostics(
             out.logp, known(batch.old_logp), batch.sampled, clip=self.config.clip, count=counts.sampled
         )
         watched["entropy"] = losses.entropy_bonus(out.entropy, batch.sampled, count=counts.sampled)
+        if self.config.max_staleness:
+            weights = self._staleness_weights(batch, known(batch.old_logp))
+            capped, masked = weights >= self.config.importance_cap, weights == 0
+            watched["importance_weight"] = losses.masked_mean(weights, batch.sampled, counts.sampled)
+            watched["importance_capped"] = losses.masked_mean(capped.float(), batch.sampled, counts.sampled)
+            watched["responses_masked"] = losses.masked_mean(masked.float(), batch.sampled, counts.sampled)
         if batch.reference_logp is not None:
             watched["reference_kl"] = losses.kl_penalty(
                 out.logp, batch.reference_logp, batch.sampled, count=counts.sampled

@@ -47,7 +47,7 @@ def train(
         updates = [learner.update(minibatch, objective) for minibatch in minibatches]
         weights.publish(learner.weights(), version=step + 1)
         learner.steps_done = step + 1
-        if not journal.end_of_step(step + 1, _metrics(learner, played, batch, updates, step)):
+        if not journal.end_of_step(step + 1, _metrics(learner, played, batch, updates, step, config.max_staleness)):
             return
 
 
@@ -62,10 +62,15 @@ def total_updates(config: PpoConfig) -> int:
 
 
 def _metrics(
-    learner: Learner, played: Sequence[Episode], batch: Batch, updates: list[dict[str, float]], step: int
+    learner: Learner,
+    played: Sequence[Episode],
+    batch: Batch,
+    updates: list[dict[str, float]],
+    step: int,
+    max_staleness: int,
 ) -> dict[str, float]:
     """What happened in a step, over all ranks."""
-    sums = learner.sums(_sums(played, step))
+    sums = learner.sums(_sums(played, step, max_staleness))
     learner.spend(prefill_tokens=sums["prefill_tokens"], decoded_tokens=sums["sampled_tokens"])
     episodes, turns, tokens = (max(1.0, sums[name]) for name in ("episodes", "turns", "sampled_tokens"))
     metrics = {
@@ -80,6 +85,7 @@ def _metrics(
         "tokens_sampled": sums["sampled_tokens"],
         "tokens_prefilled": sums["prefill_tokens"],
         "staleness_mean": sums["staleness"] / tokens,
+        **{f"staleness_{lag}": sums[f"lag_{lag}"] / tokens for lag in range(max_staleness + 1)},  # shares of tokens
     }
     old_logp, values, returns = known(batch.old_logp), known(batch.values), known(batch.returns)
     metrics["logp_gap"], _ = learner.mean_std((old_logp - batch.engine_logp).abs(), batch.sampled)
@@ -91,7 +97,7 @@ def _metrics(
     return metrics
 
 
-def _sums(played: Sequence[Episode], step: int) -> dict[str, float]:
+def _sums(played: Sequence[Episode], step: int, max_staleness: int) -> dict[str, float]:
     """Sums over this rank's episodes: they add up over ranks."""
     versions = [s.weight_versions[s.sampled] for episode in played for s in episode.segments]
     return {
@@ -105,4 +111,5 @@ def _sums(played: Sequence[Episode], step: int) -> dict[str, float]:
         "sampled_tokens": sum(len(v) for v in versions),
         "prefill_tokens": sum(episode.usage.prefill_tokens for episode in played),
         "staleness": float(sum(np.sum(step - v) for v in versions)),
+        **{f"lag_{lag}": float(sum(np.sum(step - v == lag) for v in versions)) for lag in range(max_staleness + 1)},
     }

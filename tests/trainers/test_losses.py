@@ -43,6 +43,19 @@ def test_stale_tokens_weigh_by_their_capped_importance(rows, cap):
     assert got.item() == pytest.approx(by_hand, rel=1e-4, abs=1e-4)
 
 
+@given(st.lists(st.tuples(logp, logp, st.integers(-1, 3)), min_size=1, max_size=16), st.floats(1.01, 8))
+def test_a_response_is_masked_whole_by_its_mean_ratio(rows, bound):
+    old, engine, turn_ids = columns(rows)
+    mask = turn_ids >= 0
+    weights = losses.response_weights(old, engine, mask, turn_ids, 4, bound=bound)
+    for turn in range(4):
+        gaps = [o - e for o, e, t in zip(old.tolist(), engine.tolist(), turn_ids.tolist(), strict=True) if t == turn]
+        mean = sum(gaps) / len(gaps) if gaps else 0.0
+        if abs(abs(mean) - math.log(bound)) > 1e-5:  # at the bound itself the rounding decides
+            assert weights[turn_ids == turn].tolist() == [float(abs(mean) <= math.log(bound))] * len(gaps)
+    assert (weights[~mask] == 1).all()
+
+
 @given(
     st.lists(st.tuples(number, number, number, st.booleans()), min_size=1, max_size=12),
     st.sampled_from([None, 0.1, 0.5]),
@@ -114,6 +127,8 @@ def test_what_stands_outside_the_mask_reaches_neither_loss_nor_gradient(poison):
     junk = torch.tensor([1.0, poison])
     ratios = losses.log_ratio(new, old, mask)
     weights = losses.importance_weights(old, junk, mask, cap=2.0)
+    weights = weights * losses.response_weights(old, junk, mask, torch.tensor([0, -1]), 1, bound=20.0)
+    assert weights[0] > 0
     total = (
         losses.policy_loss(ratios, junk, mask, clip=0.2, count=1, weights=weights)
         + losses.kl_penalty(new, old, mask, count=1)

@@ -106,9 +106,34 @@ def test_the_reference_objective_has_one_weighted_ratio_per_response():
     assert got.item() == pytest.approx(oracles.reference_loss(turns, 0.1), rel=1e-4)
 
 
+def test_a_response_that_old_weights_alone_would_give_teaches_nothing():
+    config = PpoConfig(max_staleness=1, response_bound=1.5, value_coef=0.0)
+    batch = with_advantages(scored(make_episodes(6)), config, plain_moments)
+    batch = replace(batch, engine_logp=batch.old_logp.clone())
+    alien = batch.turn_ids == 2
+    counts = Counts(int(batch.sampled.sum()), int(batch.critic_learns.sum()), len(batch.turns))
+
+    def gradient(shift, objective):
+        logp = (batch.old_logp * 0.99).requires_grad_()
+        shifted = replace(batch, engine_logp=torch.where(alien, batch.old_logp + shift, batch.engine_logp))
+        out = Outputs(logp=logp, entropy=torch.zeros_like(logp), values=batch.values)
+        (found,) = torch.autograd.grad(objective.loss(shifted, out, counts), logp)
+        return found, objective.diagnostics(shifted, out, counts)["responses_masked"].item()
+
+    near, near_share = gradient(0.2, ppo_objective(config))
+    far, far_share = gradient(0.6, ppo_objective(config))
+    kept, _ = gradient(0.6, ppo_objective(config.model_copy(update={"response_bound": None})))
+    assert near[alien].abs().sum() > 0
+    assert near_share == 0
+    assert (far[alien] == 0).all()
+    assert far_share == pytest.approx(int(alien.sum()) / counts.sampled)
+    assert kept[alien].abs().sum() > 0
+    torch.testing.assert_close(far[~alien], near[~alien])
+
+
 @pytest.mark.parametrize("profile", ["paper", "reference"])
 def test_the_loss_of_the_rows_one_by_one_adds_up_to_the_whole(profile):
-    config = PpoConfig(profile=profile, entropy_coef=0.01, kl_coef=0.1, max_staleness=1)
+    config = PpoConfig(profile=profile, entropy_coef=0.01, kl_coef=0.1, max_staleness=int(profile == "paper"))
     batch = with_advantages(scored(make_episodes(20)), config, plain_moments)
     logp = batch.old_logp * 1.1
     batch = replace(batch, reference_logp=batch.old_logp * 0.9)

@@ -160,7 +160,9 @@ def test_the_account_holds_every_token(whole):
 @pytest.mark.parametrize("profile", ["paper", "reference"])
 @pytest.mark.parametrize("unit", ["turn", "token"])
 def test_every_variant_trains(directory, tmp_path, profile, unit):
-    config = CONFIG.model_copy(update={"steps": 2, "profile": profile, "unit": unit, "max_staleness": 1})
+    config = CONFIG.model_copy(
+        update={"steps": 2, "profile": profile, "unit": unit, "max_staleness": int(profile == "paper")}
+    )
     run = Run(directory, tmp_path, config).go()
     assert run.metrics[-1]["grad_norm"] > 0
     assert run.metrics[-1]["nonfinite_skips"] == 0
@@ -189,7 +191,7 @@ def test_sft_learns_its_documents_and_resumes_to_the_same_weights(directory, tmp
 
 
 def test_a_batch_says_how_stale_its_tokens_were(directory, tmp_path):
-    run = Run(directory, tmp_path, CONFIG.model_copy(update={"steps": 1}))
+    run = Run(directory, tmp_path, CONFIG.model_copy(update={"steps": 1, "max_staleness": 2}))
     original = run.cluster.episode
 
     def older(*arguments):
@@ -199,4 +201,8 @@ def test_a_batch_says_how_stale_its_tokens_were(directory, tmp_path):
         return dataclasses.replace(episode, segments=(dataclasses.replace(segment, weight_versions=versions),))
 
     run.cluster.episode = older
-    assert run.go().metrics[0]["staleness_mean"] == 2
+    row = run.go().metrics[0]
+    assert row["staleness_mean"] == 2
+    assert [row[f"staleness_{lag}"] for lag in range(3)] == [0, 0, 1]
+    assert row["importance_weight"] == pytest.approx(1, abs=0.05)  # the engine's log-probs are this policy's own
+    assert row["responses_masked"] == 0
