@@ -183,6 +183,9 @@ class OrchestratorActor:
     async def probe(self, histories: list[History]) -> dict[str, list[list[float]]]:
         return await self._orchestrator.probe(histories)
 
+    async def slots_idle(self) -> float:
+        return self._orchestrator.slots_idle()
+
     async def stats(self) -> dict[str, float]:
         return {**self._orchestrator.stats(), **await self._crew.verifier_stats()}
 

@@ -204,7 +204,9 @@ class RemoteEpisodes:
             )
         )
         batches = ray.get([part.batch for part in share])
-        self._learner.seconds["rollout_wait_s"] = time.perf_counter() - started
+        if self._learner.rank == 0:
+            self._learner.measured["slots_idle"] = ray.get(self._orchestrator.slots_idle.remote())
+        self._learner.measured["rollout_wait_s"] = time.perf_counter() - started
         shares = list(zip(share, batches, strict=True))
         logged = [without_pictures(batch).take(part.rows) for part, batch in shares]
         self._log.episodes.remote(step, self._learner.world_size, logged)
@@ -230,6 +232,6 @@ class RemoteWeights:
             for _ in weights:  # collective: gives its shards
                 pass
         self._learner.barrier()
-        self._learner.seconds["publish_s"] = time.perf_counter() - started
+        self._learner.measured["publish_s"] = time.perf_counter() - started
         self._probe.check(self._learner, self._orchestrator, version)
-        self._learner.seconds["probe_s"] = time.perf_counter() - started - self._learner.seconds["publish_s"]
+        self._learner.measured["probe_s"] = time.perf_counter() - started - self._learner.measured["publish_s"]

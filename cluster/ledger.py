@@ -96,6 +96,11 @@ class Ledger:
         self._open: dict[int, _Step] = {}
 
     @property
+    def most_open(self) -> int:
+        """Episodes that may be played at the same time: those of every step that may be open."""
+        return self.episodes * (self.max_staleness + 1)
+
+    @property
     def queued(self) -> int:
         return len(self._queue)
 

@@ -98,6 +98,8 @@ class Orchestrator:
         self._changed = asyncio.Condition()
         self._failure: Exception | None = None
         self._tally = Tally()
+        self._slots = min(workers * episodes_in_flight, ledger.most_open)
+        self._slots_idle = 0.0  # between the last two takes
 
     async def start(self) -> None:
         """Start every worker. Returns at once, so that the learner can start meanwhile; `publish` waits for them."""
@@ -162,7 +164,10 @@ class Orchestrator:
         await self._wait_for(lambda: life != self._ledger.life or self._ledger.is_settled(step))
         if life != self._ledger.life:
             raise Superseded(f"step {step}: the learner went back to an earlier step while this call waited")
-        self._tally.count(take_wait_s=time.monotonic() - started)
+        now = time.monotonic()
+        self._tally.count(take_wait_s=now - started)
+        if rank == 0:
+            self._slots_idle = self._tally.slots_idle(now, self._slots)
         entries = self._ledger.deliver(step, rank=rank, world_size=world_size)
         if not entries and rank == 0:
             raise WorkersFailed(f"step {step}: none of its {count} episodes got a verdict; see the quarantined events")
@@ -191,11 +196,16 @@ class Orchestrator:
         """Sums since the start, and where things stand now."""
         return {
             **self._tally.sums(),
+            "slots_idle": self._slots_idle,
             "queued": self._ledger.queued,
             "in_flight": self._ledger.out,
             "workers_armed": sum(place.worker is not None for place in self._places),
             "weight_version": -1 if self._ledger.version is None else self._ledger.version,
         }
+
+    def slots_idle(self) -> float:
+        """Share of the engines' slots, over the time between the last two takes, that held no episode."""
+        return self._slots_idle
 
     def events(self) -> list[Event]:
         """What happened since the last call."""

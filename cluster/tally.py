@@ -26,6 +26,9 @@ class Tally:
         self._sums: Counter[str] = Counter()
         self._staleness: Counter[int] = Counter()  # episodes by the lag of their oldest token
         self._events: list[Event] = []
+        self._asked: tuple[float, float] | None = (
+            None  # when `slots_idle` was asked last, and the seconds played by then
+        )
 
     def received(self, order: Order | None, receipt: Receipt, fate: Fate, worker: str) -> None:
         """A receipt came home. A refused one is counted as such alone: its episode comes home on another ticket."""
@@ -41,6 +44,15 @@ class Tally:
     def count(self, **amounts: float) -> None:
         for name, amount in amounts.items():
             self._sums[name] += amount  # type: ignore[assignment]
+
+    def slots_idle(self, now: float, slots: int) -> float:
+        """Share of the slots' time since the last call in which they held no episode, in 0…1; 0 at the first call.
+
+        An episode counts with all its seconds when it comes home, so that one that crosses a call is counted late.
+        """
+        played = self._sums["generate_s"] + self._sums["verify_s"]
+        (then, before), self._asked = self._asked or (now, played), (now, played)
+        return max(0.0, 1.0 - (played - before) / (slots * (now - then))) if now > then else 0.0
 
     def event(self, kind: str, **fields: Any) -> None:
         self._events.append(Event(kind=kind, time=time.time(), fields=fields))

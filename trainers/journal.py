@@ -32,9 +32,9 @@ class StageJournal:
         self._last = time.perf_counter()
 
     def end_of_step(self, step: int, metrics: dict[str, float]) -> bool:
-        seconds, self._learner.seconds = self._learner.seconds, {}
+        measured, self._learner.measured = self._learner.measured, {}
         now = time.perf_counter()
-        everything = metrics | seconds | {
+        everything = metrics | measured | {
             "step_s": now - self._last,
             "nonfinite_skips": float(self._learner.nonfinite_skips),
             "flops": float(self._learner.spent.flops),

@@ -54,7 +54,7 @@ class Learner:
         self.updates_done = 0  # optimizer updates that were applied
         self.nonfinite_skips = 0  # updates that were not
         self.spent = Compute(parameters=self.parameters)
-        self.seconds: dict[str, float] = {}
+        self.measured: dict[str, float] = {}  # for the step's row: seconds of each phase, and what else is not learned
 
     @classmethod
     def start(
@@ -298,4 +298,4 @@ class Learner:
         self.spent += Compute(parameters=self.parameters, **{name: int(count) for name, count in tokens.items()})
 
     def _clock(self, phase: str, started: float) -> None:
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
+        self.measured[phase] = self.measured.get(phase, 0.0) + time.perf_counter() - started

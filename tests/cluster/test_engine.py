@@ -11,11 +11,14 @@ import pytest
 import pytest_asyncio
 import torch
 
+import envs
 from cluster.config import EngineConfig
 from cluster.engine.node_files import NodeFiles
 from cluster.engine.reply import EngineDead, History, WeightsRefused
+from cluster.rollout import Decoding, here, play, turn_seeds
 from cluster.weights import pack_weights
 from envs.base import ConfigError, DataError
+from trainers.chat import ChatFormat
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -69,6 +72,22 @@ def greedy(engine, ids=PROMPT, count: int = 24):
 
 def sampled(engine, ids=PROMPT, count: int = 24, seed: int = 3, temperature: float = 1.0):
     return engine.generate(ids, seed=seed, temperature=temperature, max_tokens=count, stop_ids=[])
+
+
+async def test_the_first_3_turns_at_10_verification_iterations_are_those_at_3(engine, models):
+    chat = ChatFormat.load(models[0])
+    decoding = Decoding(max_tokens=16, max_model_len=CONFIG.max_model_len)
+    games = [envs.make("general_points", viter=viter) for viter in (3, 10)]
+
+    def episode(game, index: int):
+        task, seeds = game.sample(0, "train", 0, index), turn_seeds(7, 0, index)
+        return play(task, game, chat, engine.generate, here(game), decoding=decoding, seeds=seeds)
+
+    episodes = await asyncio.gather(*(episode(game, index) for index in range(8) for game in games))
+    for few, many in zip(episodes[::2], episodes[1::2], strict=True):
+        assert len(few.turns) < len(many.turns)
+        (short,), (long,) = few.segments, many.segments
+        assert short.token_ids[: short.turns[-1].stop].tolist() == long.token_ids[: short.turns[-1].stop].tolist()
 
 
 async def restore(engine, models) -> None:

@@ -3,10 +3,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+import envs
 from cluster.rollout import Decoding, Quarantined, here, play, turn_seeds
-from envs.base import DataError
+from envs.base import DataError, seed_of
 from envs.task import Message, State, Status, Task, Verdict
-from tests.cluster.players import WRONG, Script, chat_format, game
+from tests.cluster.players import WRONG, Script, chat_format, game, reply
 
 CHAT = chat_format()
 GAME = game()
@@ -104,6 +105,31 @@ async def test_the_seed_of_a_turn_depends_on_its_counters_alone():
     }
     assert len(others) == 16
     assert all(0 <= seed < 2**63 for seed in others)
+
+
+@pytest.mark.parametrize(
+    ("environment", "options"),
+    [("general_points", {}), ("virl", {"actions": "absolute"}), ("virl", {"actions": "relative"})],
+)
+async def test_more_verification_iterations_only_go_on_from_fewer(environment: str, options: dict):
+    """The first 3 turns at a position with viter 10 are those with viter 3, under the same seeds."""
+
+    async def drawn(token_ids, *, seed, **_):  # like a real engine, a function of history and seed alone
+        return reply(CHAT.reply_ids(f"Answer {seed_of(seed, *token_ids) % 1000}."), prompt_tokens=len(token_ids))
+
+    room = Decoding(max_tokens=32, max_model_len=8192)
+    for index in range(5):
+        few, many = [
+            await play(game.sample(0, "train", 0, index), game, CHAT, drawn, here(game), decoding=room,
+                       seeds=turn_seeds(7, 0, index))
+            for game in (envs.make(environment, **options, viter=viter) for viter in (3, 10))
+        ]  # fmt: skip
+        assert [len(few.turns), len(many.turns)] == [3, 10]
+        last = few.segments[0].turns[-1]
+        for first, second in zip(few.turns, many.turns, strict=False):
+            assert (first.answer, first.start, first.stop) == (second.answer, second.start, second.stop)
+            assert first is last or (first.status, first.reward) == (second.status, second.reward)
+        assert few.segments[0].token_ids[: last.stop].tolist() == many.segments[0].token_ids[: last.stop].tolist()
 
 
 @dataclass

@@ -1,0 +1,20 @@
+import pytest
+
+from cluster.ledger import Fate, Order, Receipt
+from cluster.tally import Tally
+
+
+def home(tally: Tally, seconds: float) -> None:
+    order = Order(step=0, index=0, ticket=0)
+    tally.received(order, Receipt(ticket=0, generate_s=seconds * 0.75, verify_s=seconds * 0.25), Fate.KEPT, "rollout-0")
+
+
+def test_slots_are_idle_for_the_time_in_which_they_hold_no_episode():
+    tally = Tally()
+    assert tally.slots_idle(100.0, 4) == 0.0
+    for seconds in (10.0, 10.0, 5.0, 5.0):  # revision: two episodes end at half the time of the others
+        home(tally, seconds)
+    assert tally.slots_idle(110.0, 4) == pytest.approx(0.25)
+    assert tally.slots_idle(120.0, 4) == 1.0
+    home(tally, 100.0)  # began long before
+    assert tally.slots_idle(130.0, 4) == 0.0
