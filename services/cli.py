@@ -65,6 +65,32 @@ def train(
 
 
 @app.command()
+def plan(
+    run_file: RunFile,
+    overrides: Overrides = [],  # noqa: B006
+    like: Annotated[
+        str | None, typer.Option(help="Take rates from a finished PPO stage of the store.", metavar="RUN-ppo")
+    ] = None,
+    card: Annotated[str, typer.Option(help="Without --like: a100, h100 or h200.")] = "h100",
+    success: Annotated[float, typer.Option(help="Without --like: chance of each attempt.", min=0.001, max=1)] = 0.15,
+    viter: Annotated[
+        list[int], typer.Option(min=1, help="Verification iterations, again for more; 1, 3, 5 and 10 if left out.")
+    ] = [],  # noqa: B006
+    scale: Annotated[
+        list[int], typer.Option(min=1, max=10_000, help="So many times the workers and episodes, again for more.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Forecast memory, step time, bubble and sync of RUN.yaml's PPO. Starts nothing."""
+    with plain_errors():
+        from cluster.config import RunConfig
+        from services import plan as plans
+
+        config = RunConfig.load(run_file, tuple(overrides))
+        viters, scales = viter or [1, 3, 5, 10], scale or [1]
+        typer.echo(plans.forecasts(config, run=like, card=card, success=success, viters=viters, scales=scales))
+
+
+@app.command()
 def serve(
     store: Store = "runs",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

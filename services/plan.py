@@ -2,17 +2,22 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 import envs
+from cluster import forecast, placement, run_rates
+from cluster.bubble import Load
 from cluster.config import RunConfig
 from cluster.launch import OVERSUBSCRIPTION
-from cluster.placement import CapacityError, Plan, check
-from envs.base import DataError
+from cluster.placement import CapacityError, Plan, check, count_parameters
+from envs.base import ConfigError, DataError
 from trainers.checkpoints import resolve
 from trainers.eyes import sees
+
+PROMPT, FEEDBACK = 400, 60  # tokens of a text prompt and of a verdict's words, where no run tells them
 
 
 def told(config: RunConfig, plan: Plan) -> str:
@@ -23,6 +28,43 @@ def told(config: RunConfig, plan: Plan) -> str:
     if config.evaluation is not None:
         resolved["evaluation"]["suites"] = list(config.evaluation.suites_for(config.environment))
     return f"{yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)}\n{plan}"
+
+
+def forecasts(
+    config: RunConfig, *, run: str | None, card: str, success: float, viters: Sequence[int], scales: Sequence[int]
+) -> str:
+    """What steps of the PPO stage will take: a table, and what it rests on.
+
+    Args:
+        run: a finished PPO stage of the store whose rates are taken; None takes those of `card`.
+        success: chance that an attempt solves what is not solved yet; a finished run tells its own.
+    Raises:
+        ConfigError: the run file has no PPO stage, the card is unknown, or the model's size cannot be told.
+        DataError: the finished run is missing, or its rollouts overlapped its learning.
+    """
+    if config.ppo is None:
+        raise ConfigError("ppo: this run file has no PPO stage to forecast; add one")
+    size = count_parameters(Path(config.model.source)) or forecast.parameters_in(config.model.source)
+    if run is not None:
+        load, rates = run_rates.like(config.store.uri, run)
+        source = f"rates, answers and chances of success as in {run}"
+    else:
+        if size is None:
+            raise ConfigError(
+                f"model.source {config.model.source}: its name tells no size; name a finished run with --like, "
+                "or a directory of safetensors"
+            )
+        load = Load(
+            prompt=PROMPT, answer=config.ppo.answer_tokens / 2, answer_spread=0.5, feedback=FEEDBACK, hazards=(success,)
+        )
+        rates = forecast.card_rates(config, size, forecast.card_named(card), load)
+        source = (
+            f"{size:,} parameters on {card.upper()} cards by the formulas of cluster/forecast.py; a prompt of {PROMPT} tokens, "
+            f"answers of {load.answer:g}, feedback of {FEEDBACK}, each attempt solves {success:g} of what is not solved yet"
+        )
+    rows = [forecast.forecast(config, load, rates, viter=v, scale=k) for k in scales for v in viters]
+    reserved = placement.plan(config, parameters=size)
+    return f"{reserved}\n\n{forecast.table(rows)}\n{source}\none step each; `overlapped` is with ppo.max_staleness of 1 or more"
 
 
 def check_this_machine(plan: Plan) -> None:
