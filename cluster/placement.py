@@ -212,22 +212,55 @@ def _unplaced(plan: Plan, nodes: Sequence[Resources]) -> str:
     return ""
 
 
+def demand(plan: Plan) -> list[Resources]:
+    """What an autoscaler is asked for: the actors' bundles, and a group that must share a node as one of them."""
+    bundles: list[Resources] = []
+    for group in plan.groups:
+        if group.strategy == "STRICT_PACK":
+            bundles.append({resource: group.total(resource) for resource in group.bundle})
+        else:
+            bundles += [dict(group.bundle) for _ in range(group.count)]
+    return bundles
+
+
 def wait_for(
     plan: Plan,
     tell: Callable[[str], None],
     *,
     read: Callable[[], tuple[list[Resources], list[Resources]]] | None = None,
+    ask: Callable[[list[Resources]], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Return once the cluster has room; every 15 s `tell` hears what it is waiting for.
 
+    A cluster that adds nodes on demand is asked for them: it sees only what actors wait for, and none is there yet.
+
     Args:
         read: what each node has in all and what is free of it; None asks Ray.
+        ask: takes the bundles that the cluster shall have room for, none of them to take that back; None asks Ray.
     Raises:
         CapacityError: after `placement.wait_s`, or at once where the cluster can never have room and adds no nodes.
     """
-    read = read or _ray_nodes
+    read, ask = read or _ray_nodes, ask or _ask_autoscaler
+    if not check(plan, read()[1]):
+        return None
+    if not plan.autoscales:
+        return _wait(plan, tell, read, sleep, clock)
+    ask(demand(plan))
+    try:
+        _wait(plan, tell, read, sleep, clock)
+    finally:
+        ask([])  # from here on the actors keep the nodes; without them, they may go
+
+
+def _wait(
+    plan: Plan,
+    tell: Callable[[str], None],
+    read: Callable[[], tuple[list[Resources], list[Resources]]],
+    sleep: Callable[[float], None],
+    clock: Callable[[], float],
+) -> None:
     until = clock() + plan.wait_s
     told = -EXPLAIN_EVERY_S
     while True:
@@ -259,3 +292,9 @@ def _ray_nodes() -> tuple[list[Resources], list[Resources]]:
     free = available_resources_per_node()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return [node["Resources"] for node in nodes], [dict(free.get(node["NodeID"], {})) for node in nodes]
+
+
+def _ask_autoscaler(bundles: list[Resources]) -> None:
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=bundles)

@@ -3,7 +3,7 @@ import struct
 import pytest
 
 from cluster.config import RunConfig
-from cluster.placement import CapacityError, check, count_parameters, plan, wait_for
+from cluster.placement import CapacityError, check, count_parameters, demand, plan, wait_for
 from envs.base import validated
 
 MILLION = 1_000_000
@@ -115,7 +115,10 @@ def wait(config: RunConfig, nodes, free=None, *, until_s: float = 1e9):
     def read():
         return nodes, (free if free is not None and clock.now < until_s else nodes)
 
-    wait_for(plan(config), lambda text: told.append((clock.now, text)), read=read, sleep=clock.sleep, clock=clock.read)
+    wait_for(
+        plan(config), lambda text: told.append((clock.now, text)), read=read, ask=lambda bundles: None,
+        sleep=clock.sleep, clock=clock.read,
+    )  # fmt: skip
     return told, clock.now
 
 
@@ -153,3 +156,45 @@ def test_a_cluster_that_grows_is_waited_for():
 def test_the_wait_ends_at_its_limit():
     with pytest.raises(CapacityError, match=r"the run needs 8 GPU.*placement\.wait_s=600 is over"):
         wait(gpus(), [node(16, 8)], [node(16, 2)])
+
+
+def test_a_cluster_that_adds_nodes_on_demand_is_asked_for_them_and_the_asking_is_taken_back():
+    planned, events = plan(gpus(autoscales=True, learner_strategy="STRICT_PACK")), []
+
+    def read():
+        nodes = [node(16, 8)] * events.count("asked")
+        return nodes, nodes
+
+    def ask(bundles):
+        events.append("asked" if bundles else "taken back")
+        assert not bundles or bundles == demand(planned)
+
+    wait_for(planned, lambda text: events.append("told"), read=read, ask=ask, sleep=lambda s: None)
+    assert events == ["asked", "taken back"]
+
+
+def test_learners_that_must_share_a_node_are_asked_for_in_one_piece():
+    asked = demand(plan(gpus(learner_strategy="STRICT_PACK")))
+    assert asked == [{"CPU": 4, "GPU": 4}, *[{"CPU": 1, "GPU": 2}] * 2, *[{"CPU": 0.1}] * 3]
+
+
+def test_a_cluster_of_fixed_size_is_never_asked_nor_one_with_room():
+    def ask(bundles):
+        raise AssertionError(bundles)
+
+    free = [node(16, 8)]
+    for config in (gpus(autoscales=True), gpus()):
+        wait_for(plan(config), lambda text: None, read=lambda: (free, free), ask=ask)
+    with pytest.raises(CapacityError):
+        wait_for(plan(gpus()), lambda text: None, read=lambda: ([node(1)], [node(1)]), ask=ask)
+
+
+def test_what_was_asked_for_is_taken_back_when_the_wait_is_over_in_vain():
+    clock, asked = Clock(), []
+    with pytest.raises(CapacityError, match="is over"):
+        wait_for(
+            plan(gpus(autoscales=True)), lambda text: None, read=lambda: ([], []), ask=asked.append, sleep=clock.sleep,
+            clock=clock.read,
+        )  # fmt: skip
+    assert asked[-1] == []
+    assert len(asked) == 2
