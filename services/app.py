@@ -40,11 +40,13 @@ START_WAIT_S = 300.0
 WARM_RETRY_S = 5.0
 STATE_WAIT_S = 2.0  # a replica whose engine is starting does not answer at all
 ENGINE_START_S = 900.0  # nor is it dead for that: vLLM keeps its thread busy until a large model is loaded
+SHRINK_AFTER_S = 600.0  # an engine takes minutes to start, so a short lull ends none
 LIGHT_CPUS = 0.1  # what the gateway and the evaluation manager reserve: they wait more than they work
 OBJECT_STORE_BYTES = 256 << 20  # requests and items are small; a larger one would only take memory from engines
 
 logger = logging.getLogger("viter.app")
 _owns_ray = False  # whether `start` began Ray in this process, so that `stop` ends it
+_owns_serve = False  # whether `start` began Serve, so that `stop` leaves a service that was there before alone
 
 
 class Replica(EngineReplica):
@@ -93,7 +95,7 @@ class EvaluationManager:
             Journal(config.state_directory),
             Registry(config.store),
             self._play,
-            replicas=config.replicas,
+            replicas=config.max_replicas or config.replicas,
             most_open=config.limits.evaluations,
         )
         await self._jobs.start()
@@ -193,7 +195,7 @@ def build(args: ServiceConfig) -> serve.Application:
     replica = serve.deployment(
         Replica,
         name="replica",
-        num_replicas=config.replicas,
+        **_how_many(config),
         max_ongoing_requests=at_once,
         health_check_period_s=5,
         health_check_timeout_s=ENGINE_START_S,
@@ -219,6 +221,18 @@ def _first_token(config: ServiceConfig) -> str | None:
     return made
 
 
+def _how_many(config: ServiceConfig) -> dict[str, Any]:
+    if config.max_replicas is None:
+        return {"num_replicas": config.replicas}
+    scaling = {
+        "min_replicas": config.replicas,
+        "max_replicas": config.max_replicas,
+        "target_ongoing_requests": config.engine.max_num_seqs,  # more than these wait inside the engine
+        "downscale_delay_s": SHRINK_AFTER_S,
+    }
+    return {"autoscaling_config": scaling}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """A running service. `token` is there once in its life: at the very first start."""
@@ -228,40 +242,59 @@ class Started:
     state: Path
 
 
-def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S) -> Started:
+def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S, reuse: bool = False) -> Started:
     """Start the service on this machine's Ray, or the one RAY_ADDRESS names, and return when it answers.
 
     It answers /livez then; /readyz turns 200 when an engine holds a checkpoint. `stop` ends it.
 
+    Args:
+        reuse: take the service that the cluster has already, where it has one. `stop` leaves that alone.
     Raises:
-        ConfigError: the port is taken, or the store or state directory is unusable.
+        ConfigError: the port is taken, the store or state directory is unusable, or the cluster serves already.
     """
+    global _owns_serve
     config = config.anchored()
     port.check_free(config.host, config.port)
     if "://" not in config.store and not Path(config.store).is_dir():
         raise ConfigError(f"store: {config.store} is no directory; train something first, or name another with --store")
     token = _first_token(config)
     _join_ray(config)
+    if APPLICATION in serve.status().applications:
+        if reuse:
+            return Started(
+                url=_url(serve.context._get_global_client().http_config), token=None, state=config.state_directory
+            )
+        raise ConfigError(
+            "a service runs on this Ray cluster already; use it, end it with `serve shutdown`, "
+            "or start this one on another cluster"
+        )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    serve.start(proxy_location="HeadOnly", http_options=HTTPOptions(host=config.host, port=config.port))
+    _owns_serve = True
+    options = HTTPOptions(host=config.host, port=config.port)
+    serve.start(proxy_location="HeadOnly", http_options=options)
     serve.run(build(config), name=APPLICATION, route_prefix="/", blocking=False)
-    url = f"http://{'127.0.0.1' if config.host == '0.0.0.0' else config.host}:{config.port}"
+    url = _url(options)
     port.wait_until_answered(f"{url}/livez", wait_s)
     return Started(url=url, token=token, state=config.state_directory)
 
 
+def _url(options: HTTPOptions) -> str:
+    return f"http://{'127.0.0.1' if options.host == '0.0.0.0' else options.host}:{options.port}"
+
+
 def stop() -> None:
     """End the service, and Ray with it where `start` began it. Without one there is nothing to do."""
-    global _owns_ray
+    global _owns_ray, _owns_serve
     if not ray.is_initialized():
         return
-    with suppress(RayServeException):  # Serve is not running: `start` failed before that
-        serve.delete(APPLICATION)  # lets replicas end what they do, and their engines with them
+    if _owns_serve:
+        with suppress(RayServeException):  # Serve is not running: `start` failed before that
+            serve.delete(APPLICATION)  # lets replicas end what they do, and their engines with them
     if _owns_ray:
         ray.shutdown()
-        _owns_ray = False
-    else:
+    elif _owns_serve:
         serve.shutdown()
+    _owns_ray = _owns_serve = False
 
 
 def _join_ray(config: ServiceConfig) -> None:

@@ -62,6 +62,8 @@ class ServiceConfig(Config):
     """The engine of each replica."""
     replicas: int = Field(1, ge=1)
     """Engine replicas: one engine each."""
+    max_replicas: int | None = Field(None, ge=1)
+    """Replicas are added up to these while requests pile up, and taken away again. Null keeps to `replicas`."""
     replica_cpus: float = Field(1.0, gt=0)
     """CPUs a replica reserves."""
     replica_gpus: float = Field(0.0, ge=0)
@@ -85,6 +87,8 @@ class ServiceConfig(Config):
             raise ValueError(
                 f"the store {self.store} is remote; name a local directory for tokens and journals in `state`"
             )
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas={self.max_replicas} is less than replicas={self.replicas}")
         return self
 
     @property

@@ -188,7 +188,7 @@ def shown(items: Iterator[Item]) -> list[Item]:
 
 @contextmanager
 def _service(config: RunConfig, evaluations: int) -> Iterator[Client]:
-    """A service of this run's store, on a free port, with the engines that its rollouts had."""
+    """A service of this run's store, on a free port, with the engines that its rollouts had; or the cluster's own."""
     from services import app
 
     settings = ServiceConfig(
@@ -203,7 +203,7 @@ def _service(config: RunConfig, evaluations: int) -> Iterator[Client]:
         limits=LimitsConfig(evaluations=max(64, 2 * evaluations)),
     )
     try:
-        started = app.start(settings)
+        started = app.start(settings, reuse=True)
         interrupts.listen()
         with Client(started.url, started.token or token(str(started.state))) as client:
             yield client

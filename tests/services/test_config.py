@@ -17,6 +17,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy" / "serve.yaml"
         ({"auth": "none", "host": "0.0.0.0"}, "would open"),
         ({"store": "s3://bucket/runs"}, "state"),
         ({"port": 70000}, "port"),
+        ({"replicas": 3, "max_replicas": 2}, "max_replicas=2 is less than replicas=3"),
         ({"prot": 8000}, "did you mean 'port'"),
         ({"engine": {"max_model_length": 10}}, "max_model_len"),
     ],
