@@ -1,13 +1,8 @@
 """What lies in deploy/ can be used as it lies there."""
 
-import importlib.metadata
-import json
 from pathlib import Path
-from typing import Any
 
-import jsonschema
 import pytest
-import yaml
 
 from cluster import placement
 from cluster.config import RunConfig
@@ -20,8 +15,6 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 RUNS = sorted((DEPLOY / "runs").glob("*.yaml"))
 EXPERIMENTS = [path for path in RUNS if not path.stem.endswith("-base")]
 NANO = [DEPLOY / "runs" / f"nano-{task}.yaml" for task in ("gp-l", "gp-vl", "virl-l", "virl-vl")]
-MANIFESTS = sorted(DEPLOY.glob("ray*.yaml"))
-FIELDS = json.loads(Path(__file__).with_name("kuberay_fields.json").read_text())
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
@@ -80,38 +73,6 @@ def test_the_four_tasks_each_have_a_nano_run():
     assert tasks == {(name, modality) for name in ("general_points", "virl") for modality in ("language", "vision")}
 
 
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
-def test_a_manifest_has_only_fields_that_kuberay_knows(path: Path):
-    manifest = yaml.safe_load(path.read_text())
-    if manifest["kind"] in FIELDS:
-        assert manifest["apiVersion"] == "ray.io/v1"
-        jsonschema.validate(manifest["spec"], FIELDS[manifest["kind"]])
-
-
-@pytest.mark.parametrize("name", ["rayjob.yaml", "raycluster.yaml"])
-def test_a_cluster_has_our_ray_a_token_and_an_idle_head(name: str):
-    spec = yaml.safe_load((DEPLOY / name).read_text())["spec"]
-    cluster = spec.get("rayClusterSpec", spec)
-    version = importlib.metadata.version("ray")
-    assert cluster["rayVersion"] == version
-    assert cluster["authOptions"]["mode"] == "token"
-    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-    for container in containers(cluster):
-        assert container["image"].endswith(f"-ray{version}")
-        assert container["resources"]["requests"] == container["resources"]["limits"]
-
-
-def test_the_job_runs_a_file_that_exists_and_fits_its_cluster():
-    spec = yaml.safe_load((DEPLOY / "rayjob.yaml").read_text())["spec"]
-    path = DEPLOY / spec["entrypoint"].split("/deploy/")[1]
-    (group,) = spec["rayClusterSpec"]["workerGroupSpecs"]
-    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    node = {"CPU": float(limits["cpu"]), "GPU": float(limits["nvidia.com/gpu"])}
-    driver = float(spec["entrypointNumCpus"])
-    nodes = [{**node, "CPU": node["CPU"] - driver}] + [node] * (group["replicas"] - 1)
-    assert placement.check(placement.plan(RunConfig.load(path)), nodes) == ""
-
-
 def test_gpu_and_cpu_pins_agree_where_they_can():
     lists = DEPLOY.parent / "requirements"
     cpu, gpu = read_pins(lists / "cpu.txt"), read_pins(lists / "gpu.txt")
@@ -119,11 +80,6 @@ def test_gpu_and_cpu_pins_agree_where_they_can():
     differ = {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]}
     assert differ == {"triton", "apache-tvm-ffi"}
     assert {"torchvision", "torchaudio", "torchcodec"}.isdisjoint(cpu)
-
-
-def containers(cluster: dict[str, Any]) -> list[dict[str, Any]]:
-    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    return [container for group in groups for container in group["template"]["spec"]["containers"]]
 
 
 def test_the_demo_also_fits_twice_its_verification_iterations():
