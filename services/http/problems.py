@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from envs.base import ViterError
@@ -34,11 +35,34 @@ STATUS = {
     "RetryableError": 503,
 }
 """By class name, nearest class first: naming the classes would import what defines them."""
+PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER_S = {429: 1, 503: 5}
 OPENAI_ROUTES = ("/v1/models", "/v1/chat/", "/v1/completions")
 OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 logger = logging.getLogger("viter.http")
+
+
+class Fault(BaseModel):
+    """One field that is wrong."""
+
+    pointer: str
+    """Where: a JSON pointer into the body, or the name of a parameter."""
+    detail: str
+
+
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 tells it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str
+    errors: list[Fault] | None = None
+    error: dict[str, Any] | None = None
+    """The same as OpenAI's clients read it, on OpenAI's routes."""
 
 
 class Busy(ViterError):
@@ -88,7 +112,7 @@ def problem(
         param = errors[0]["pointer"].strip("/").replace("/", ".") if errors else ("model" if status == 404 else None)
         body["error"] = {"message": detail, "type": kind, "param": param, "code": status}
     also = {"Retry-After": str(RETRY_AFTER_S[status])} if status in RETRY_AFTER_S else {}
-    return JSONResponse(body, status, {**also, **(headers or {})}, media_type="application/problem+json")
+    return JSONResponse(body, status, {**also, **(headers or {})}, media_type=PROBLEM_JSON)
 
 
 def of_error(path: str, error: BaseException, *, request_id: str) -> Response:

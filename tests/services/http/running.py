@@ -1,0 +1,59 @@
+"""The real routes behind a real HTTP server in a thread of this process; only the engine is made up."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from services.config import LimitsConfig
+from services.evaluations.jobs import Evaluations
+from services.evaluations.journal import Journal
+from services.http.tokens import Tokens, ensure_token
+from services.http.web import web
+from services.registry import Registry
+from tests.services.conftest import Player
+from tests.services.http.test_web import LocalService
+
+
+@dataclass(frozen=True)
+class Running:
+    url: str
+    token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+@contextmanager
+def running(store: Path, *, limits: LimitsConfig | None = None) -> Iterator[Running]:
+    """The service of `store` until the block ends."""
+    token = ensure_token(store / "service")
+    assert token is not None
+    listener = socket.create_server(("127.0.0.1", 0))
+    is_up, ended = threading.Event(), threading.Event()
+    servers: list[uvicorn.Server] = []
+
+    async def serve() -> None:
+        jobs = Evaluations(Journal(store), Registry(str(store)), Player())
+        await jobs.start()
+        app = web(LocalService(store, jobs), tokens=Tokens.load(store / "service"), limits=limits or LimitsConfig())
+        servers.append(uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off")))
+        is_up.set()
+        await servers[0].serve(sockets=[listener])
+        await jobs.close()
+        ended.set()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
+    thread.start()
+    assert is_up.wait(20)
+    try:
+        yield Running(f"http://127.0.0.1:{listener.getsockname()[1]}", token)
+    finally:
+        servers[0].should_exit = True
+        assert ended.wait(20)
