@@ -47,18 +47,21 @@ class Quarantined:
     index: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """One turn as it happened: an answer, what the verifier said of it, and where that leads."""
+
+    answer: str
+    tokens: int
+    finish_reason: str
+    verdict: Verdict
+    before: State
+    after: State
+
+
 def turn_seeds(*counters: int | str) -> Seeds:
     """Seeds of the turns of one episode, for example of (run seed, step, index): the same whoever plays it, whenever."""
     return lambda turn: seed_of(*counters, "turn", turn)
-
-
-def here(environment: Environment) -> Verify:
-    """Verdicts in this process: for evaluation, where the verifier costs less than a call to an actor."""
-
-    async def verify(task: Task, state: State, answer: str) -> tuple[Verdict, State]:
-        return environment.verify(task, state, answer)
-
-    return verify
 
 
 async def play(
@@ -73,6 +76,7 @@ async def play(
     step: int = 0,
     index: int = 0,
     worker: str = "",
+    on_turn: Callable[[Heard], object] = lambda _: None,
 ) -> Episode | Quarantined:
     """Play one task to its end: answer, hear the verdict, revise.
 
@@ -80,6 +84,8 @@ async def play(
     evaluation replica, and in a test with two small functions. A history that leaves no room for an answer ends the
     episode: `truncated` and `overflowed`.
 
+    Args:
+        on_turn: told of each judged answer at once.
     Raises:
         DataError: not even the first answer has room.
     """
@@ -105,6 +111,12 @@ async def play(
             verdict, after = await verify(task, state, answer)
         if not verdict.status.is_judgement:
             return Quarantined(task=task, status=verdict.status, reason=verdict.feedback, step=step, index=index)
+        on_turn(
+            Heard(
+                answer=answer, tokens=len(reply.token_ids), finish_reason=reply.finish_reason, verdict=verdict,
+                before=state, after=after,
+            )
+        )  # fmt: skip
         if after.position > state.position and not after.is_over:
             transcript.append_verdict(verdict)
             segments.append(transcript.segment())

@@ -8,7 +8,7 @@ from pydantic import Field, StrictInt, StrictStr, field_validator
 
 import envs
 from envs.base import Config, ConfigError, ViterError, validated
-from envs.task import Environment, State, Task
+from envs.task import Environment, State, Task, Verdict
 
 
 class LineError(ViterError):
@@ -49,6 +49,17 @@ def verify_line(line: str, number: int) -> dict[str, Any]:
     Raises:
         LineError: names the line and the field.
     """
+    environment, question = _asked(line, number)
+    verdict, _ = environment.verify(*question)
+    return told(verdict)
+
+
+def question_of(line: str, number: int) -> tuple[Task, State, str]:
+    """What line `number` asks, for a verifier elsewhere. Raises as `verify_line`."""
+    return _asked(line, number)[1]
+
+
+def _asked(line: str, number: int) -> tuple[Environment, tuple[Task, State, str]]:
     order = _read(line, number)
     environment = _environment(order, number)
     if not hasattr(environment, "task_of"):
@@ -57,7 +68,11 @@ def verify_line(line: str, number: int) -> dict[str, Any]:
         task = cast(FromState, environment).task_of(order.state)
     except ConfigError as error:
         raise LineError(f"line {number}: {_dotted(str(error), 'state')}") from None
-    verdict, _ = environment.verify(task, State(attempts_left=order.attempts_left), order.answer)
+    return environment, (task, State(attempts_left=order.attempts_left), order.answer)
+
+
+def told(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as a JSON-able object."""
     return {
         "reward": verdict.reward,
         "status": verdict.status.value,

@@ -1,11 +1,11 @@
 """What people touch: checkpoints over HTTP, evaluations as jobs, the `viter` command line, reports.
 
     cli, client, console, doctor, plan      the command line, and what its commands call
-    app                                     the Ray Serve application: the only module with ray.serve
+    app                                     the Ray Serve application
     registry                                names and aliases -> checkpoints
     http/        web ─► guard, routes/      the routes, and what every request passes before them:
                  guard ─► tokens, admission, request_body, json_body
-    engines/     replica ─► leases          one vLLM engine, any checkpoint
+    engines/     replica ─► leases          a pool of vLLM engines, any checkpoint
     evaluations/ jobs ─► journal, results   evaluations as resources, in the words of `orders`
     reports/     report ─► measured         one HTML page of what came of a run
 
@@ -16,12 +16,15 @@ The HTTP surface:
     POST /v1/evaluations                             202 with a Location to poll; GET lists them
     GET  /v1/evaluations/{id}[/items?limit&after]    progress, results, the played episodes
     POST /v1/evaluations/{id}/cancel                 keeps what is finished
-    POST /v1/verify                                  judges one answer, as `viter verify` does
+    POST /v1/episodes                                plays one task, told turn by turn
+    GET  /v1/environments                            what can be played, and with which options
+    POST /v1/environments/{name}/tasks, …/images     deals a task; draws its pictures
+    POST /v1/verify                                  judges an answer, or several
     GET  /v1/suites                                  the frozen task sets, with digests
     GET  /livez, /readyz                             alive; able to answer
     GET  /openapi.json, /docs                        this list, for machines and for people
     everything but health, the page and the documents  needs `Authorization: Bearer TOKEN`, see `http/tokens`
 
-Only `app` imports ray.serve and only `cli` typer; `evaluations.scoring` is arithmetic, and `client` is this surface
-from Python. Start reading at `http/web`, then `engines/leases`.
+Only `app` and `engines.router` import ray.serve and only `cli` typer; `evaluations.scoring` is arithmetic, and `client` is
+this surface from Python. Start reading at `http/web`, then `engines/leases`.
 """

@@ -9,7 +9,7 @@ Deploy it with `serve deploy deploy/serve.yaml`, which calls `build`, or from Py
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,18 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.serve.config import HTTPOptions
+from ray.serve.config import HTTPOptions, RequestRouterConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from envs.base import ConfigError, ViterError
+from cluster.verifiers import Judgement, Question, VerifierPool
+from envs.base import ConfigError
 from services import port
 from services.config import ServiceConfig
-from services.engines.replica import Completions, EngineReplica, Head, ReplicaState, ServedEngine
+from services.engines.deployment import VERIFIER_CPUS, Replica, verifiers
+from services.engines.episodes import EpisodeEvent, EpisodeOrder
+from services.engines.replica import Head, ReplicaState
+from services.engines.router import STATS_EVERY_S, DigestRouter
 from services.evaluations.jobs import Evaluations
 from services.evaluations.journal import Journal
 from services.evaluations.orders import Evaluation, EvaluationList, EvaluationOrder, Item, ItemList, PlayOrder
@@ -37,7 +41,6 @@ from trainers.checkpoints import Checkpoint
 
 APPLICATION = "viter"
 START_WAIT_S = 300.0
-WARM_RETRY_S = 5.0
 STATE_WAIT_S = 2.0  # a replica whose engine is starting does not answer at all
 ENGINE_START_S = 900.0  # nor is it dead for that: vLLM keeps its thread busy until a large model is loaded
 SHRINK_AFTER_S = 600.0  # an engine takes minutes to start, so a short lull ends none
@@ -47,43 +50,6 @@ OBJECT_STORE_BYTES = 256 << 20  # requests and items are small; a larger one wou
 logger = logging.getLogger("viter.app")
 _owns_ray = False  # whether `start` began Ray in this process, so that `stop` ends it
 _owns_serve = False  # whether `start` began Serve, so that `stop` leaves a service that was there before alone
-
-
-class Replica(EngineReplica):
-    """An EngineReplica in a process of its own. It loads a checkpoint as soon as there is one."""
-
-    def __init__(self, config: ServiceConfig):
-        super().__init__(config, lambda directory, version: _start_engine(config, directory, version))
-        self._warming: asyncio.Task[None] | None = None  # ends once a checkpoint is held; starts with the first check
-
-    async def check_health(self) -> None:
-        if self._warming is None:
-            self._warming = asyncio.create_task(self._warm())
-        await super().check_health()
-
-    async def _warm(self) -> None:
-        """Load the first checkpoint. A store without one is asked again; a request that comes first loads its own."""
-        registry = Registry(self._config.store)
-        while self._engine is None:
-            try:
-                warm = self._config.warm
-                checkpoint = await registry.resolve(warm) if warm else await registry.newest()
-                if checkpoint is not None:
-                    await self.warm(checkpoint)
-                    return
-            except ViterError as error:
-                logger.warning("nothing is loaded yet: %s", error)
-            await asyncio.sleep(WARM_RETRY_S)
-
-    async def __del__(self) -> None:
-        await self.close()
-
-
-async def _start_engine(config: ServiceConfig, directory: Path, version: int) -> tuple[ServedEngine, Completions]:
-    from cluster.engine import Engine, OpenAi
-
-    engine = await Engine.start(directory, config.engine, weight_version=version)
-    return engine, OpenAi(engine)
 
 
 class EvaluationManager:
@@ -118,13 +84,8 @@ class EvaluationManager:
     def check_health(self) -> None:
         self._jobs.check()
 
-    async def _play(self, order: PlayOrder) -> AsyncGenerator[list[Item], None]:
-        answers = self._replica.options(stream=True).play.remote(order)
-        try:
-            async for items in answers:
-                yield items
-        finally:
-            answers.cancel()
+    def _play(self, order: PlayOrder) -> AsyncGenerator[list[Item], None]:
+        return _told(_of(self._replica, order.checkpoint).play.remote(order))
 
     async def __del__(self) -> None:
         await self._jobs.close()
@@ -161,21 +122,27 @@ class Gateway:
         self._replica = replica
         self.registry = Registry(config.store)
         self.evaluations = _Jobs(manager)
+        self._verifiers: VerifierPool | None = None  # of answers that clients send; starts with the first
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         is_open = self._config.auth == "none"
         tokens = None if is_open else Tokens.load(self._config.tokens_path)
         return web(self, tokens=tokens, limits=self._config.limits)
 
-    async def complete(
+    def complete(
         self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float
     ) -> AsyncGenerator[Head | str, None]:
-        answers = self._replica.options(stream=True).complete.remote(route, body, checkpoint, deadline_s)
-        try:
-            async for answer in answers:
-                yield answer
-        finally:
-            answers.cancel()
+        return _told(_of(self._replica, checkpoint).complete.remote(route, body, checkpoint, deadline_s))
+
+    def episode(
+        self, order: EpisodeOrder, checkpoint: Checkpoint, deadline_s: float
+    ) -> AsyncGenerator[EpisodeEvent, None]:
+        return _told(_of(self._replica, checkpoint).episode.remote(order, checkpoint, deadline_s))
+
+    async def judge(self, questions: Sequence[Question]) -> list[Judgement]:
+        if self._verifiers is None:
+            self._verifiers = verifiers(1)
+        return list(await asyncio.gather(*(self._verifiers.verify(*question) for question in questions)))
 
     async def is_engine_up(self) -> bool:
         try:
@@ -184,6 +151,20 @@ class Gateway:
         except TimeoutError:
             return False
         return state.is_up
+
+
+def _of(replica: DeploymentHandle, checkpoint: Checkpoint) -> DeploymentHandle:
+    """The replicas for requests on a checkpoint: its digest says to the router where they go."""
+    return replica.options(stream=True, multiplexed_model_id=checkpoint.digest)
+
+
+async def _told(answers: Any) -> AsyncGenerator[Any, None]:
+    """What a replica streams. Whoever stops to listen ends its work."""
+    try:
+        async for answer in answers:
+            yield answer
+    finally:
+        answers.cancel()
 
 
 def build(args: ServiceConfig) -> serve.Application:
@@ -199,6 +180,11 @@ def build(args: ServiceConfig) -> serve.Application:
         max_ongoing_requests=at_once,
         health_check_period_s=5,
         health_check_timeout_s=ENGINE_START_S,
+        request_router_config=RequestRouterConfig(
+            request_router_class=DigestRouter,
+            request_router_kwargs={"full": config.engine.max_num_seqs, "share": config.episodes_in_flight},
+            request_routing_stats_period_s=STATS_EVERY_S,
+        ),
         ray_actor_options={"num_cpus": config.replica_cpus, "num_gpus": config.replica_gpus},
     ).bind(config)
     light = {"num_cpus": LIGHT_CPUS}
@@ -310,7 +296,7 @@ def _join_ray(config: ServiceConfig) -> None:
     os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "services.http.guard:proxy_middlewares")
     os.environ[BODY_LIMIT_VARIABLE] = str(config.limits.body_bytes)
     os.environ[BODY_SECONDS_VARIABLE] = str(config.limits.body_s)
-    needed = config.replicas * config.replica_cpus + 1
+    needed = config.replicas * (config.replica_cpus + config.verifiers * VERIFIER_CPUS) + 1
     ray.init(
         num_cpus=max(os.cpu_count() or 1, int(needed + 0.999)),
         include_dashboard=False,

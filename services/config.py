@@ -29,6 +29,8 @@ class LimitsConfig(Config):
     """Most images of one request; each comes within it, as a data: URI."""
     image_pixels: int = Field(1 << 22, ge=1)
     """Most pixels of an image: a small file can unfold into gigabytes."""
+    answers: int = Field(256, ge=1)
+    """Most answers of one verify request."""
     requests: int = Field(256, ge=1)
     """Completions and episodes answered at once; one more is told 429 and when to come back."""
     streams: int = Field(64, ge=1)
@@ -68,6 +70,8 @@ class ServiceConfig(Config):
     """CPUs a replica reserves."""
     replica_gpus: float = Field(0.0, ge=0)
     """GPUs a replica reserves; its engine's `tensor_parallel`."""
+    verifiers: int = Field(1, ge=1)
+    """Verifier processes of each replica: what evaluations and episodes are judged by."""
     warm: str | None = None
     """Checkpoint the engines load first, e.g. `run@latest`. Null takes the newest of the store."""
     patience_s: float = Field(1.0, ge=0)

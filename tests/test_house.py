@@ -14,7 +14,7 @@ HOMES = {
     "vllm": ("cluster/engine/",),
     "deepspeed": ("trainers/deepspeed_engine.py",),
     "typer": ("services/cli.py", "services/token_cli.py", "services/exits.py"),
-    "ray.serve": ("services/app.py",),
+    "ray.serve": ("services/app.py", "services/engines/router.py"),
 }
 LIGHT = (
     "envs", "envs.suites", "envs.verify", "trainers", "trainers.config", "trainers.episode", "trainers.checkpoints",

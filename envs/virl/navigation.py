@@ -9,7 +9,7 @@ from envs.base import seed_of, validated
 from envs.suites import SuiteSpec
 from envs.task import Message, State, Status, Task, Verdict
 from envs.virl import cities, prompts
-from envs.virl.options import Spot, VirlOptions
+from envs.virl.options import Spot, VirlOptions, Walk
 from envs.virl.routes import COMPASS
 from envs.virl.verifier import Verifier
 from envs.virl.walks import NAME, Walks
@@ -55,13 +55,21 @@ class Virl:
         return self._walks.task(*counters)
 
     def task_of(self, state: Mapping[str, Any]) -> Task:
-        """The task of one position, as `{"action": …, "landmark": …, "intersection": …, "instruction": …}`."""
+        """The task of one position, as `{"action": …, "landmark": …, "intersection": …, "instruction": …}`, or of a whole
+        walk, as the `data` of one that was dealt."""
+        if "rail" in state:
+            return self._given(validated(Walk, state, source="state"))
         spot = validated(Spot, state, source="state")
         entry = [spot.action, spot.landmark, bool(spot.intersection), 0, 0, [0.0, 0.0]]
         return Task(
             environment=NAME, options=self._resolved, id="one position",
             data={"instructions": [spot.instruction], "rail": [entry]},
         )  # fmt: skip
+
+    def _given(self, walk: Walk) -> Task:
+        rail = [[*entry[:-1], list(entry[-1])] for entry in walk.rail]
+        data = {"instructions": walk.instructions, "rail": rail}
+        return Task(environment=NAME, options=self._resolved, id="given walk", data=data)
 
     def start(self, task: Task) -> State:
         return State(attempts_left=self._as_dealt(task)._viter)

@@ -1,15 +1,18 @@
-"""The options of V-IRL, and a position as people write one down."""
+"""The options of V-IRL, and positions and walks as they come from outside."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    StrictBool,
+    StrictInt,
     StrictStr,
     ValidationInfo,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from envs.base import Config
@@ -120,13 +123,7 @@ class Spot(Config):
     @field_validator("action")
     @classmethod
     def _is_an_action(cls, action: str) -> str:
-        turns = [prompts.turn(word) for word in (*COMPASS, *prompts.RELATIVE)]
-        if action not in (prompts.FORWARD, prompts.STOP, *turns):
-            raise ValueError(
-                f"no action; write {prompts.FORWARD}, {prompts.STOP} or {prompts.turn('x')}, x being one of "
-                f"{', '.join((*COMPASS, *prompts.RELATIVE))}"
-            )
-        return action
+        return _checked_action(action)
 
     @field_validator("intersection")
     @classmethod
@@ -134,3 +131,33 @@ class Spot(Config):
         if intersection and CLAIM not in intersection:
             raise ValueError(f"no intersection; write {prompts.AT_INTERSECTION!r}, or '' where there is none")
         return intersection
+
+
+class Walk(Config):
+    """A whole walk, as the `data` of its task holds it."""
+
+    instructions: list[StrictStr] = Field(min_length=1, max_length=100)
+    """Its lines."""
+    rail: list[tuple[StrictStr, StrictStr, StrictBool, StrictInt, StrictInt, tuple[float, float]]] = Field(
+        min_length=1, max_length=500
+    )
+    """Of each position the right action, what is seen, whether it is an intersection, the number of the line that is
+    followed, the heading, and the geocode."""
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        for action, _, _, line, *_ in self.rail:
+            _checked_action(action)
+            if not 0 <= line < len(self.instructions):
+                raise ValueError(f"rail: line {line} is none of the {len(self.instructions)} instructions")
+        return self
+
+
+def _checked_action(action: str) -> str:
+    turns = [prompts.turn(word) for word in (*COMPASS, *prompts.RELATIVE)]
+    if action not in (prompts.FORWARD, prompts.STOP, *turns):
+        raise ValueError(
+            f"no action; write {prompts.FORWARD}, {prompts.STOP} or {prompts.turn('x')}, x being one of "
+            f"{', '.join((*COMPASS, *prompts.RELATIVE))}"
+        )
+    return action

@@ -1,7 +1,11 @@
 """One engine that answers for any checkpoint: loads it when it is asked for, under a lease, and plays evaluations.
 
-The class is plain asyncio; `app` puts it into a process of its own. Evaluations are played here, beside the engine,
-with the verdicts in this process: a turn costs neither a call between processes nor a second tokenizer.
+The class is plain asyncio; `deployment` puts it into a process of its own. Episodes are played here, beside the
+engine, and judged by verifiers elsewhere: one that crashes or hangs is a failed item, and the engine goes on.
+
+How long somebody may hold the engine, while those who want another checkpoint wait: a request and an episode on
+request until their deadline; an episode of an evaluation until its end, at most `viter` answers of `max_tokens` at each
+of its positions.
 """
 
 import asyncio
@@ -17,10 +21,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import envs
-from cluster.rollout import Decoding, Generate, here, play, turn_seeds
+from cluster.rollout import Decoding, Generate, Heard, Quarantined, Seeds, play, turn_seeds
+from cluster.verifiers import VerifierPool
 from envs import suites
 from envs.task import Environment, Task
 from services.config import ServiceConfig
+from services.engines import episodes
+from services.engines.episodes import EpisodeEvent, EpisodeOrder
 from services.engines.leases import Leases
 from services.evaluations.items import item_of
 from services.evaluations.orders import Item, PlayOrder
@@ -82,9 +89,10 @@ class ReplicaState:
 class EngineReplica:
     """Answers requests and plays evaluations on one engine."""
 
-    def __init__(self, config: ServiceConfig, start_engine: StartEngine):
+    def __init__(self, config: ServiceConfig, start_engine: StartEngine, verifiers: VerifierPool):
         self._config = config
         self._start_engine = start_engine
+        self._verifiers = verifiers
         self._leases = Leases(self._load, patience_s=config.patience_s)
         self._checkpoints: dict[str, Checkpoint] = {}  # by digest: what those in line wait for
         self._directories: dict[str, Path] = {}  # by digest: verified, on this machine
@@ -141,6 +149,35 @@ class EngineReplica:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
+    async def episode(
+        self, order: EpisodeOrder, checkpoint: Checkpoint, deadline_s: float
+    ) -> AsyncGenerator[EpisodeEvent, None]:
+        """Play one task and tell it: the task at once, each turn as it is judged, how it ended.
+
+        Raises:
+            ConfigError, DataError: the order asks for a task that cannot be.
+            TimeoutError: `deadline_s` ran out, waiting included.
+        """
+        async with asyncio.timeout(deadline_s):
+            environment, task = await asyncio.to_thread(episodes.task_of, order, checkpoint)
+            yield episodes.shown(environment, task, checkpoint)
+            told: asyncio.Queue[Heard | None] = asyncio.Queue()  # filled by the player, ended by its None
+            decoding = self._decoding(order.temperature, order.max_tokens)
+            seeds = turn_seeds(order.seed, "episode")
+            playing = asyncio.create_task(
+                self._played(checkpoint, environment, task, decoding, seeds, on_turn=told.put_nowait)
+            )
+            playing.add_done_callback(lambda _: told.put_nowait(None))
+            turns = 0
+            try:
+                while (heard := await told.get()) is not None:
+                    turns += 1
+                    yield episodes.turn_told(environment, task, turns, heard)
+                yield episodes.ended(checkpoint, turns, playing.result())
+            finally:
+                playing.cancel()
+                await asyncio.gather(playing, return_exceptions=True)
+
     def state(self) -> ReplicaState:
         """What it is doing now."""
         return ReplicaState(
@@ -157,13 +194,22 @@ class EngineReplica:
             await self._engine.check_health()
 
     async def close(self) -> None:
-        """End the engine."""
-        if self._engine is not None:
-            await self._engine.close()
-            self._engine = None
+        """End the engine, and ask the verifiers nothing more."""
+        await self._verifiers.close()
+        await self._end_engine()
 
     async def _item(self, order: PlayOrder, environment: Environment, task: Task, index: int) -> Item:
-        async with self._lease(order.checkpoint):
+        decoding = self._decoding(order.order.temperature, order.order.max_tokens)
+        seeds = turn_seeds(order.order.seed, "evaluation", order.suite, index)
+        outcome = await self._played(order.checkpoint, environment, task, decoding, seeds, index=index)
+        return item_of(order, environment, task, index, outcome)
+
+    async def _played(
+        self, checkpoint: Checkpoint, environment: Environment, task: Task, decoding: Decoding, seeds: Seeds,
+        *, index: int = 0, on_turn: Callable[[Heard], object] = lambda _: None,
+    ) -> Episode | Quarantined:  # fmt: skip
+        """An episode under a lease of its own, by the weights of this checkpoint alone."""
+        async with self._lease(checkpoint):
             assert self._engine is not None
             assert self._chat is not None
             version = self._version
@@ -172,18 +218,19 @@ class EngineReplica:
                 environment,
                 self._chat,
                 self._engine.generate,
-                here(environment),
-                decoding=Decoding(
-                    temperature=order.order.temperature,
-                    max_tokens=order.order.max_tokens,
-                    max_model_len=self._config.engine.max_model_len,
-                ),
-                seeds=turn_seeds(order.order.seed, "evaluation", order.suite, index),
+                self._verifiers.verify,
+                decoding=decoding,
+                seeds=seeds,
                 index=index,
+                on_turn=on_turn,
             )
         if isinstance(outcome, Episode) and not _is_of_one_version(outcome, version):
-            raise EngineDown(f"{order.checkpoint.name}: an episode met other weights than its own; it is not counted")
-        return item_of(order, environment, task, index, outcome)
+            raise EngineDown(f"{checkpoint.name}: an episode met other weights than its own; it is not counted")
+        return outcome
+
+    def _decoding(self, temperature: float, max_tokens: int) -> Decoding:
+        max_model_len = self._config.engine.max_model_len
+        return Decoding(temperature=temperature, max_tokens=max_tokens, max_model_len=max_model_len)
 
     def _lease(self, checkpoint: Checkpoint) -> AbstractAsyncContextManager[None]:
         self._checkpoints[checkpoint.digest] = checkpoint
@@ -198,12 +245,17 @@ class EngineReplica:
         if self._engine is not None and kind == self._kind:
             await self._engine.swap(directory, self._version)
         else:
-            await self.close()
+            await self._end_engine()
             self._engine, self._completions = await self._start_engine(directory, self._version)
             self._kind = kind
         self._chat = await asyncio.to_thread(ChatFormat.load, directory)
         self._swap_s.append(time.perf_counter() - started)
         logger.info("holds %s after %.3f s", self._checkpoints[digest].name, self._swap_s[-1])
+
+    async def _end_engine(self) -> None:
+        if self._engine is not None:
+            await self._engine.close()
+            self._engine = None
 
     async def _directory(self, digest: str) -> Path:
         """The model directory on this machine, verified against its manifest when it is first used here."""

@@ -2,40 +2,14 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from envs import names as environment_names
 from envs import suites
-from envs.base import ViterError
 from services.config import LimitsConfig
+from services.http.problems import TooMuch
 
 SUITE_SHOWN_N = 1000
-
-
-class TooMuch(ViterError):
-    """A request over the service's limits."""
-
-
-class VerifyOrder(BaseModel):
-    """An answer to judge, as one line of `viter verify`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    env: str = "general_points"
-    options: dict[str, Any] = Field(default_factory=dict)
-    state: dict[str, Any]
-    attempts_left: int = Field(5, ge=0)
-    answer: str
-
-
-class VerdictAnswer(BaseModel):
-    """What the verifier says of it."""
-
-    reward: float
-    status: str
-    feedback: str
-    terminated: bool
-    truncated: bool
 
 
 class SuiteCard(BaseModel):

@@ -25,6 +25,7 @@ STATUS = {
     "LineError": 422,
     "TooMuch": 422,
     "Busy": 429,
+    "VerifierFailed": 502,
     "EngineDown": 503,
     "EngineDead": 503,
     "WeightsRefused": 503,
@@ -63,6 +64,14 @@ class Problem(BaseModel):
     errors: list[Fault] | None = None
     error: dict[str, Any] | None = None
     """The same as OpenAI's clients read it, on OpenAI's routes."""
+
+
+class TooMuch(ViterError):
+    """A request over the service's limits."""
+
+
+class VerifierFailed(ViterError):
+    """The verifier crashed, or was silent for too long: there is no verdict."""
 
 
 class Busy(ViterError):

@@ -1,16 +1,19 @@
 """What the routes stand on, and the words that several of them share."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Any, Protocol
 
 from fastapi import Query
 
+from cluster.verifiers import Judgement, Question
+from services.engines.episodes import EpisodeEvent, EpisodeOrder
 from services.engines.replica import Head
 from services.evaluations.orders import Evaluation, EvaluationList, EvaluationOrder, ItemList
 from services.registry import Registry
 from trainers.checkpoints import Checkpoint
 
 DIGEST_HEADER = "X-Checkpoint-Digest"
+OVERTIME_S = 5.0  # a replica ends its work at the deadline; this much later it is taken for dead
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 After = Annotated[str | None, Query(max_length=200)]
@@ -43,6 +46,14 @@ class Service(Protocol):
         self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float
     ) -> AsyncGenerator[Head | str, None]:
         """See `EngineReplica.complete`."""
+
+    def episode(
+        self, order: EpisodeOrder, checkpoint: Checkpoint, deadline_s: float
+    ) -> AsyncGenerator[EpisodeEvent, None]:
+        """See `EngineReplica.episode`."""
+
+    async def judge(self, questions: Sequence[Question]) -> list[Judgement]:
+        """Verdicts in order, from verifiers in processes of their own. A verifier's failure is a status."""
 
     async def is_engine_up(self) -> bool:
         """Whether a replica holds a checkpoint."""

@@ -6,7 +6,7 @@ from services.config import LimitsConfig
 from services.http import problems
 from services.http.description import describe
 from services.http.guard import Guard
-from services.http.routes import environments, evaluations, health, openai
+from services.http.routes import environments, episodes, evaluations, health, openai
 from services.http.service import Service
 from services.http.tokens import Tokens
 
@@ -26,5 +26,6 @@ def web(service: Service, *, tokens: Tokens | None, limits: LimitsConfig) -> Fas
     health.add(routes, service)
     openai.add(routes, service, limits)
     evaluations.add(routes, service)
-    environments.add(routes)
+    environments.add(routes, service, limits)
+    episodes.add(routes, service, limits)
     return routes

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import envs
 from cluster.engine.reply import Reply
+from cluster.rollout import Verify
 from envs.base import seed_of
-from envs.task import Environment, Task
+from envs.task import Environment, State, Task, Verdict
 from trainers.chat import ChatFormat
 from trainers.nano.phrases import phrases
 from trainers.nano.tokenizer import build
@@ -20,6 +21,15 @@ def chat_format() -> ChatFormat:
 
 def game(**options: object) -> Environment:
     return envs.make("general_points", **{"viter": 3, **options})
+
+
+def here(environment: Environment) -> Verify:
+    """Verdicts in this process."""
+
+    async def verify(task: Task, state: State, answer: str) -> tuple[Verdict, State]:
+        return environment.verify(task, state, answer)
+
+    return verify
 
 
 class Script:

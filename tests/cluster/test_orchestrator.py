@@ -5,10 +5,10 @@ import pytest
 
 from cluster.ledger import Ledger, Receipt
 from cluster.orchestrator import DEATHS_IN_A_ROW, Orchestrator, Superseded, WeightsLost, WorkerDied, WorkersFailed
-from cluster.rollout import Decoding, here
+from cluster.rollout import Decoding
 from cluster.rollout_worker import RolloutWorker
 from envs.base import DataError, ViterError
-from tests.cluster.players import WrongThenRight, chat_format, game
+from tests.cluster.players import WrongThenRight, chat_format, game, here
 from trainers.episode_arrow import from_batch
 
 GAME, CHAT = game(), chat_format()

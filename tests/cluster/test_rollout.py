@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import envs
-from cluster.rollout import Decoding, Quarantined, here, play, turn_seeds
+from cluster.rollout import Decoding, Quarantined, play, turn_seeds
 from envs.base import DataError, seed_of
 from envs.task import Message, State, Status, Task, Verdict
-from tests.cluster.players import WRONG, Script, chat_format, game, reply
+from tests.cluster.players import WRONG, Script, chat_format, game, here, reply
 
 CHAT = chat_format()
 GAME = game()
@@ -168,3 +168,19 @@ async def test_a_rebuilt_prompt_starts_a_new_segment():
     assert episode.segments[1].token_ids[: len(opening)].tolist() == opening
     assert episode.segments[0].token_ids[-1] == CHAT.end_id  # a correct action is answered by the next prompt
     assert episode.is_success
+
+
+async def test_each_turn_is_told_as_it_is_judged():
+    task = task_number(0)
+    script = Script(CHAT, [WRONG, right(task)])
+    heard = []
+
+    def on_turn(turn) -> None:
+        heard.append((turn, len(script.histories)))
+
+    seeds = turn_seeds(7)
+    await play(task, GAME, CHAT, script, here(GAME), decoding=DECODING, seeds=seeds, on_turn=on_turn)
+    assert [(turn.answer, answers) for turn, answers in heard] == [(WRONG, 1), (right(task), 2)]
+    assert [turn.verdict.status for turn, _ in heard] == [Status.ILLEGAL_FORMULA, Status.CORRECT]
+    assert heard[0][0].after == heard[1][0].before
+    assert heard[1][0].after.is_over

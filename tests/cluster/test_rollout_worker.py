@@ -3,10 +3,10 @@ import asyncio
 import pytest
 
 from cluster.ledger import Order
-from cluster.rollout import Decoding, here
+from cluster.rollout import Decoding
 from cluster.rollout_worker import RolloutWorker
 from envs.task import Status, Verdict
-from tests.cluster.players import WRONG, Script, WrongThenRight, chat_format, game, reply
+from tests.cluster.players import WRONG, Script, WrongThenRight, chat_format, game, here, reply
 from trainers.episode_arrow import from_batch
 
 CHAT = chat_format()

@@ -1,22 +1,60 @@
-"""The tasks: their suites, and their verifiers."""
+"""The tasks: environments, deals, pictures, verdicts, and the frozen suites."""
 
 import asyncio
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.responses import Response
 
-from envs.base import ConfigError
-from envs.verify import LineError, verify_line
-from services.http.bodies import SuiteList, VerdictAnswer, VerifyOrder, suite_cards
+from services.config import LimitsConfig
+from services.http import tasks
+from services.http.bodies import SuiteList, suite_cards
+from services.http.problems import Problem
+from services.http.service import Service
+from services.http.tasks import (
+    EnvironmentList,
+    PictureOrder,
+    TaskCard,
+    TaskOrder,
+    VerdictAnswer,
+    VerdictList,
+    VerifyOrder,
+)
+
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The picture"}}
+
+FAILED: dict[int | str, dict[str, Any]] = {
+    502: {"model": Problem, "description": "The verifier failed: there is no verdict"}
+}
 
 
-def add(routes: FastAPI) -> None:
-    @routes.post("/v1/verify", tags=["environments"])
-    async def verify(order: VerifyOrder) -> VerdictAnswer:
-        """Judge one answer."""
-        try:
-            return VerdictAnswer(**verify_line(order.model_dump_json(), 1))
-        except LineError as error:
-            raise ConfigError(str(error).removeprefix("line 1: ")) from None
+def add(routes: FastAPI, service: Service, limits: LimitsConfig) -> None:
+    @routes.get("/v1/environments", tags=["environments"])
+    async def list_environments() -> EnvironmentList:
+        """Every environment, with its options as they are by default, and its suites."""
+        async with asyncio.timeout(limits.deadline_s):
+            return await asyncio.to_thread(tasks.environments)
+
+    @routes.post("/v1/environments/{name}/tasks", tags=["environments"])
+    async def deal(name: str, order: TaskOrder) -> TaskCard:
+        """Deal the task of a seed. `data` goes to /v1/episodes, `state` to /v1/verify, the keys of `images` to images."""
+        async with asyncio.timeout(limits.deadline_s):
+            return await asyncio.to_thread(tasks.dealt, name, order)
+
+    @routes.post("/v1/environments/{name}/images", tags=["environments"], response_class=Response, responses=PNG)
+    async def image(name: str, order: PictureOrder) -> Response:
+        """A picture that the prompts of a task show, as PNG."""
+        async with asyncio.timeout(limits.deadline_s):
+            png = await asyncio.to_thread(tasks.picture, name, order)
+        return Response(png, media_type="image/png")
+
+    @routes.post("/v1/verify", tags=["environments"], responses=FAILED)
+    async def verify(order: VerifyOrder) -> VerdictAnswer | VerdictList:
+        """Judge one answer, or with `answers` several at once, each with its verdict or what kept it from one."""
+        questions = tasks.questions(order, limits.answers)
+        async with asyncio.timeout(limits.deadline_s):
+            judged = await service.judge([question for question in questions if not isinstance(question, Exception)])
+        return tasks.verdicts(order, questions, judged)
 
     @routes.get("/v1/suites", tags=["environments"])
     async def list_suites() -> SuiteList:

@@ -13,10 +13,8 @@ from services.config import LimitsConfig
 from services.engines.replica import Head
 from services.http.bodies import within_limits
 from services.http.problems import cause_of, of_error, problem, request_id_of
-from services.http.service import DIGEST_HEADER, Service
+from services.http.service import DIGEST_HEADER, OVERTIME_S, Service
 from services.registry import ModelCard, ModelList
-
-OVERTIME_S = 5.0  # a replica ends its work at the deadline; this much later it is taken for dead
 
 
 def add(routes: FastAPI, service: Service, limits: LimitsConfig) -> None:

@@ -237,6 +237,15 @@ def test_a_position_that_people_write_down_is_judged():
     assert (verdict.reward, verdict.terminated, verdict.truncated, state.is_over) == (1, False, False, True)
 
 
+def test_a_walk_that_was_dealt_can_be_given_back():
+    dealt = WALK.sample("given", 1)
+    given = WALK.task_of(dealt.data)
+    assert given.data == dealt.data
+    for state in WALK.states(dealt):
+        assert WALK.prompt(given, state) == WALK.prompt(dealt, state)
+        assert WALK.verify(given, state, WALK.expert(dealt, state))[0].status is Status.CORRECT
+
+
 # ---------------------------------------------------------------- words
 def test_all_words_are_listed_phrases_and_small_holes():
     phrases = sorted([*Virl.phrases, *Virl.vision_phrases], key=len, reverse=True)

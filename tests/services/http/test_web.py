@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cluster.verifiers import VerifierWorker
 from envs import make
 from services.config import LimitsConfig
 from services.engines.replica import Head
@@ -15,7 +16,7 @@ from services.evaluations.jobs import Evaluations
 from services.evaluations.journal import Journal
 from services.evaluations.orders import Evaluation, EvaluationList, EvaluationOrder, ItemList
 from services.http.problems import EngineDown
-from services.http.routes.openai import OVERTIME_S
+from services.http.service import OVERTIME_S
 from services.http.tokens import Tokens, ensure_token
 from services.http.web import web
 from services.registry import Registry
@@ -69,6 +70,9 @@ class LocalService:
             yield "data: [DONE]\n\n"
         finally:
             self.closed += 1
+
+    async def judge(self, questions):
+        return VerifierWorker().judge(questions)
 
     async def is_engine_up(self) -> bool:
         return self.is_up
