@@ -1,8 +1,8 @@
 """The machines: where actors run, how episodes are played, how weights travel.
 
-    launch ─► placement ─► actors ─► orchestrator ⇄ rollout workers ⇄ verifiers
-                                         │ episodes      ▲ weights
-                                         └─► learner_group
+    launch ─► connection, placement ─► actors ─► orchestrator ⇄ rollout workers ⇄ verifiers
+                                                     │ episodes      ▲ weights
+                                                     └─► learner_group
 
 Who waits for whom: the learner waits in `Orchestrator.take` for a step's episodes and in `publish` for every engine to
 confirm new weights; the orchestrator waits in `collect` for a worker's finished episodes; an episode waits for its engine,

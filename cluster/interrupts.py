@@ -2,14 +2,24 @@
 
 import signal
 import threading
+from types import FrameType
+from typing import NoReturn
+
+
+class Preempted(KeyboardInterrupt):
+    """SIGTERM: somebody else wants the machine. Ends what Ctrl-C ends; the work is to be taken up again."""
 
 
 def listen() -> None:
-    """Make SIGINT and SIGTERM raise KeyboardInterrupt in the main thread; elsewhere nothing is changed.
+    """Make SIGINT raise KeyboardInterrupt and SIGTERM Preempted in the main thread; elsewhere nothing is changed.
 
     To be called after `ray.init` too: Ray takes SIGTERM for itself and dies of it on the spot, and a shell's background
     jobs start with SIGINT ignored.
     """
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _preempt)
+
+
+def _preempt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001  (how Python calls a handler)
+    raise Preempted

@@ -28,7 +28,7 @@ GRACE_S = 45  # a checkpoint in flight needs seconds; Ray's own grace of 3 s wou
 SHIPPED = ("envs", "trainers", "cluster", "services", "deploy", "pyproject.toml")
 """What of the project travels with a job: the code and the shipped models. Never runs, data or an environment."""
 RUN_FILE = "submitted.yaml"
-STOPPED_EXIT = 130
+INTERRUPTED_EXIT = 130
 POLL_S = 2.0
 AGENT_WAIT_S = 90.0
 CLUSTER_ERRORS = ("RUNTIME_ENV_SETUP_FAILURE", "JOB_SUPERVISOR_ACTOR")  # ours to try again, not the run's fault
@@ -106,7 +106,7 @@ def follow(job: Job, echo: Callable[[str], None]) -> int:
         asyncio.run(_tail(job, echo))
     except KeyboardInterrupt:
         echo(f"the run goes on; stop it with: viter stop {job.id}")
-        return STOPPED_EXIT
+        return INTERRUPTED_EXIT
     except (OSError, RuntimeError):
         echo("the log broke off; waiting for the outcome")
     with _told(job.id):
@@ -134,8 +134,8 @@ def outcome(info: Any, log: str) -> int:
     status = info.status.value
     if status == "SUCCEEDED":
         return 0
-    if status == "STOPPED":
-        return STOPPED_EXIT
+    if status == "STOPPED":  # before it said anything, perhaps: submitted again it goes on
+        return RETRY_EXIT if (said := _last_word(log)) is None else said
     if str(info.error_type or "").removeprefix("JobErrorType.").startswith(CLUSTER_ERRORS):
         return RETRY_EXIT
     return _last_word(log) or info.driver_exit_code or 1

@@ -5,23 +5,22 @@ on from its newest commit; a stage that is done is left alone.
 """
 
 import contextlib
-import math
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import interrupts, placement
+from cluster import placement
 from cluster.config import RunConfig
+from cluster.connection import connected
 from cluster.stage_log import Progress
 from envs.base import ConfigError, ViterError
 from trainers.checkpoints import Checkpoint, CheckpointInfo, Checkpoints, resolve
+from trainers.lease import Lease, holder
+from trainers.storage import LocalStore, open_store
 
 POLL_S = 0.5
-OVERSUBSCRIPTION = 4  # logical CPUs of a cluster of our own, at most, per core of this machine
 STOP_GRACE_S = 40.0  # from a stop to a committed checkpoint; Ray Jobs allow 45 s
 
 Tell = Callable[[Progress], None]
@@ -36,27 +35,61 @@ class RunResult:
     checkpoints: dict[str, Checkpoint]
 
 
-def run(config: RunConfig, *, progress: Tell) -> RunResult:
+def run(config: RunConfig, *, progress: Tell, lease: Lease | None = None) -> RunResult:
     """Train every stage of `config`, resuming where an earlier attempt stopped.
 
+    Args:
+        lease: of the run, where the caller goes on with it afterwards; else it is taken for the time of the training.
     Raises:
         CapacityError: the cluster has no room.
+        LeaseHeld: another driver trains this run.
+        LeaseLost: another driver took it over, after this one was not heard of for a while.
         ViterError: whatever else a person can mend, in one sentence.
         KeyboardInterrupt: the run was stopped; the stage at work has committed a checkpoint if there was time.
     """
     config = _rooted(config)
     plan = placement.plan(config)
     done: dict[str, Checkpoint] = {}
+
+    def waits(text: str) -> None:
+        progress(Progress(stage="placement", step=0, steps=0, message=text))
+
     with contextlib.ExitStack() as stack:
+        lease = lease or stack.enter_context(leased(config, progress))
         for stage in config.stages:
+            lease.check()
             finished = _finished(config, stage)
             if finished is None:
-                stack.enter_context(_cluster(config, plan, progress))  # once; a connected driver stays connected
-                finished = _train_stage(config, stage, _parent(config, done), progress)
+                stack.enter_context(connected(plan, waits))  # once; a connected driver stays connected
+                finished = _train_stage(config, stage, _parent(config, done, lease), lease, progress)
             else:
                 progress(Progress(stage=stage, step=finished.step, steps=finished.step, message="done already"))
             done[stage] = finished
     return RunResult(name=config.name, store=config.store.uri, checkpoints=done)
+
+
+@contextlib.contextmanager
+def leased(config: RunConfig, progress: Tell) -> Iterator[Lease]:
+    """The lease of a run, kept and then released: one driver at a time trains it, whichever machine it is on.
+
+    Raises:
+        LeaseHeld: another driver has it.
+    """
+    store = open_store(_rooted(config).store.uri)
+    if isinstance(store, LocalStore):
+        try:
+            store.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"store.uri {store.uri}: {error.strerror or error}") from None
+    if before := holder(store, lease_path(config.name)):
+        progress(Progress(stage="lease", step=0, steps=0, message=f"watching {before}, which may be gone"))
+    with Lease.take(store, lease_path(config.name), holder="the driver of this run").kept() as lease:
+        yield lease
+
+
+def lease_path(name: str) -> str:
+    """Where the lease of a run lies in its store."""
+    return f"{name}/lease"
 
 
 def _rooted(config: RunConfig) -> RunConfig:
@@ -83,18 +116,18 @@ def _finished(config: RunConfig, stage: str) -> Checkpoint | None:
     return newest if newest is not None and newest.step >= getattr(config, stage).steps else None
 
 
-def _parent(config: RunConfig, done: dict[str, Checkpoint]) -> Checkpoint | None:
+def _parent(config: RunConfig, done: dict[str, Checkpoint], lease: Lease) -> Checkpoint | None:
     """The checkpoint that a stage starts from: init, or the one that the run file names; None for any other model."""
     if "sft" in done:
         return done["sft"]
     if config.model.source == "nano":
-        return _random_start(config)
+        return _random_start(config, lease)
     return resolve(config.store.uri, config.model.source) if "@" in config.model.source else None
 
 
-def _random_start(config: RunConfig) -> Checkpoint:
+def _random_start(config: RunConfig, lease: Lease) -> Checkpoint:
     """A nano model made from scratch, kept in the store as `NAME-start`, so that every node finds the same one."""
-    starts = Checkpoints(config.store.uri, f"{config.name}-start")
+    starts = Checkpoints(config.store.uri, f"{config.name}-start", fence=lease.fence)
     kept, environment = starts.newest(), config.environment
     sees = environment.options.get("modality") == "vision"
     if kept is not None:
@@ -114,7 +147,7 @@ def _random_start(config: RunConfig) -> Checkpoint:
 # ---- one stage ------------------------------------------------------------------------------------------------------
 
 
-def _train_stage(config: RunConfig, stage: str, parent: Checkpoint | None, progress: Tell) -> Checkpoint:
+def _train_stage(config: RunConfig, stage: str, parent: Checkpoint | None, lease: Lease, progress: Tell) -> Checkpoint:
     import ray
 
     from cluster import learner_group
@@ -141,9 +174,10 @@ def _train_stage(config: RunConfig, stage: str, parent: Checkpoint | None, progr
                 parents=(parent.digest,) if parent is not None else (),
                 spent=parent.info.compute if parent is not None else {},
                 log=log,
+                fence=lease.fence,
                 orchestrator=orchestrator,
             )
-            _follow(job, progress)
+            _follow(job, lease, progress)
     finally:
         ray.kill(log)
     last = checkpoints.newest()
@@ -180,7 +214,7 @@ def _here() -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
-def _follow(job: Any, progress: Tell) -> None:
+def _follow(job: Any, lease: Lease, progress: Tell) -> None:
     """Run the learner group in a thread of its own, and tell what comes in until it ends.
 
     An interrupt (Ctrl-C, or SIGTERM from Ray Jobs) asks the learner to commit after its step, and then passes on.
@@ -202,6 +236,8 @@ def _follow(job: Any, progress: Tell) -> None:
     try:
         while thread.is_alive():
             thread.join(POLL_S)
+            if lease.lost:
+                raise lease.lost
             _tell_news(job, progress)
     except KeyboardInterrupt:
         progress(Progress(stage=job.stage, step=-1, steps=job.settings.steps, message="stopping after this step"))
@@ -239,56 +275,3 @@ def _told(error: BaseException) -> BaseException:
         nested += list((getattr(found, "worker_failures", None) or {}).values())
         seen += [cause for cause in nested if isinstance(cause, BaseException)]
     return error
-
-
-# ---- the cluster ----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _cluster(config: RunConfig, plan: placement.Plan, progress: Tell) -> Iterator[None]:
-    """Connected to the cluster that RAY_ADDRESS names, or to one of our own on this machine, with room for the plan."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    _quiet(config)
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level="error")
-    else:
-        ray.init(
-            num_cpus=_logical_cpus(plan), include_dashboard=False, log_to_driver=False, logging_level="error",
-            object_store_memory=2**30, _temp_dir=str(Path(tempfile.gettempdir()) / "viter-ray"),
-        )  # fmt: skip
-    interrupts.listen()
-    try:
-        placement.wait_for(plan, tell=lambda text: progress(Progress(stage="placement", step=0, steps=0, message=text)))
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _logical_cpus(plan: placement.Plan) -> int:
-    """CPUs that a cluster of our own declares: what the plan needs, up to a few per core; stages share cores well."""
-    cores = os.cpu_count() or 1
-    needed = math.ceil(plan.cpus)
-    if needed > cores * OVERSUBSCRIPTION:
-        raise placement.CapacityError(
-            f"placement: the run needs {needed} CPUs and this machine has {cores} cores, of which at most "
-            f"{cores * OVERSUBSCRIPTION} CPUs are promised; lower placement.*_cpus or the numbers of workers, "
-            "or name a cluster with --address"
-        )
-    return max(needed, cores)
-
-
-def _quiet(config: RunConfig) -> None:
-    """Infrastructure speaks into Ray's log files, not into the console."""
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if "://" not in config.store.uri:
-        try:
-            Path(config.store.uri).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"store.uri {config.store.uri}: {error.strerror or error}") from None

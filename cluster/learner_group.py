@@ -35,6 +35,7 @@ from trainers.episode import Episode, Segment
 from trainers.episode_arrow import from_batch, without_pictures
 from trainers.journal import StageJournal
 from trainers.learner import DivergedError, Learner
+from trainers.lease import Fence, LeaseLost
 from trainers.policy import CriticSettings
 from trainers.sources import model_directory
 from trainers.thoughts import thought_weighted
@@ -55,6 +56,7 @@ class Job:
     parents: tuple[str, ...]  # digests of the checkpoints it comes from
     spent: dict[str, int]  # compute of those
     log: Any  # handle of the StageLog actor
+    fence: Fence  # of the run's lease: commits need it
     orchestrator: Any = None  # handle of the Orchestrator actor, for PPO
 
     @property
@@ -107,7 +109,7 @@ def learn(loop_config: dict[str, Job]) -> None:
         return
     try:
         _learn(job)
-    except (ConfigError, DataError, DivergedError, WorkersFailed) as mistake:
+    except (ConfigError, DataError, DivergedError, WorkersFailed, LeaseLost) as mistake:
         plain = getattr(mistake, "cause", mistake)  # without what Ray puts around an actor's error
         ray.get(job.log.give_up.remote(plain))
         raise
@@ -116,7 +118,7 @@ def learn(loop_config: dict[str, Job]) -> None:
 def _learn(job: Job) -> None:
     learner, chat = _learner(job)
     job.log.event.remote("learner_started", {"rank": learner.rank, "pid": os.getpid(), "host": socket.gethostname()})
-    checkpoints = Checkpoints(job.config.store.uri, job.run)
+    checkpoints = Checkpoints(job.config.store.uri, job.run, fence=job.fence)
     if (newest := checkpoints.newest()) is not None:
         learner.restore(materialise(newest))
     rows = job.config.learner.row_tokens

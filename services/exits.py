@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,9 +17,13 @@ EXIT_CODES = {
     "CapacityError": 4,     # the cluster has no room
     "DivergedError": 5,     # training left the rails
     "RetryableError": 75,   # worth trying again as it is
+    "WorkersFailed": 75,    # rollout workers that died and died again
+    "LeaseHeld": 75,        # another driver has the run
+    "LeaseLost": 75,        # another driver took the run over
+    "Preempted": 75,        # SIGTERM: `ray job stop`, a node that goes
+    "KeyboardInterrupt": 130,
 }  # fmt: skip
-"""By class name, since naming the classes would import what defines them. 0 is success, 1 a bug, 130 an interrupt."""
-INTERRUPTED = 130
+"""By class name, since naming the classes would import what defines them. 0 is success, 1 a bug."""
 
 
 def exit_code(error: BaseException) -> int:
@@ -28,11 +33,11 @@ def exit_code(error: BaseException) -> int:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turns a user's mistake into one line and its exit code, and an interrupt into 130. A bug keeps its traceback."""
+    """Turns a user's mistake and an interrupt into one line and an exit code. A bug keeps its traceback."""
     try:
         yield
-    except KeyboardInterrupt:
-        _finish(INTERRUPTED, "interrupted; the same command goes on from the newest checkpoint")
+    except KeyboardInterrupt as interrupt:
+        _finish(exit_code(interrupt), "interrupted; the same command goes on from the newest checkpoint")
     except BrokenPipeError:  # `viter verify | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
@@ -40,6 +45,9 @@ def plain_errors() -> Iterator[None]:
         cause = getattr(error, "cause", None)  # Ray wraps what an actor raised
         told = cause if isinstance(cause, ViterError) else error
         if not isinstance(told, ViterError):
+            if os.environ.get("VITER_JOB"):
+                traceback.print_exc()
+                _finish(1, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             raise
         _finish(exit_code(told), " ".join(str(told).split()))
 

@@ -11,7 +11,7 @@ import envs
 from cluster import forecast, placement, run_rates
 from cluster.bubble import Load
 from cluster.config import RunConfig
-from cluster.launch import OVERSUBSCRIPTION
+from cluster.connection import OVERSUBSCRIPTION
 from cluster.placement import CapacityError, Plan, check, count_parameters
 from envs.base import ConfigError, DataError
 from trainers.checkpoints import resolve

@@ -10,10 +10,10 @@ from services.reports.measured import STAGE_NAMES, Measured
 
 def run(config: RunConfig) -> None:
     """Train every stage, measure them as the run file asks, write the report, and say what came of it."""
-    with Console() as console:
-        result = launch.run(config, progress=console.show)
+    with Console() as console, launch.leased(config, console.show) as lease:
+        result = launch.run(config, progress=console.show, lease=lease)
         found = evaluate_run.measure(config, config.evaluation, console.show) if config.evaluation else None
-    page = report.write(config.store.uri, config.name)
+        page = report.write(config.store.uri, config.name)
     console.tell()
     console.tell(
         summary(found) if found else "\n".join(f"{stage}: {c.name}" for stage, c in result.checkpoints.items())

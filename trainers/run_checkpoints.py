@@ -13,6 +13,7 @@ from pathlib import Path
 from envs.base import DataError
 from trainers.checkpoint import STEP_NAME, Checkpoint, examine, step_name
 from trainers.disk import free_bytes, is_disk_full, used_bytes
+from trainers.lease import Fence
 from trainers.manifest import (
     LEARNER,
     RUN_NAME,
@@ -33,12 +34,16 @@ class Checkpoints:
     """The checkpoints of one run."""
 
     def __init__(
-        self, store: str | Path | Store, run: str, *, on_damage: Callable[[str], object] = logger.warning
-    ) -> None:
-        """`on_damage` hears one sentence for each damaged checkpoint that `newest` steps over."""
+        self, store: str | Path | Store, run: str, *, on_damage: Callable[[str], object] = logger.warning,
+        fence: Fence | None = None,
+    ) -> None:  # fmt: skip
+        """Args:
+        on_damage: hears one sentence for each damaged checkpoint that `newest` steps over.
+        fence: the writer's right to commit, checked right before each. Readers need none.
+        """
         self.store = open_store(store)
         self.run = checked_name(run, RUN_NAME, "run")
-        self._on_damage = on_damage
+        self._on_damage, self._fence = on_damage, fence
 
     def commit(self, step: int, write: Callable[[Path], object], info: CheckpointInfo) -> Checkpoint:
         """Let `write` fill a directory with `model/` and perhaps `learner/`, then publish it.
@@ -76,13 +81,19 @@ class Checkpoints:
         return staged
 
     def publish(self, step: int, staged: Path, info: CheckpointInfo) -> Checkpoint:
-        """Make what was staged durable and visible. On any failure it is abandoned."""
+        """Make what was staged durable and visible. On any failure it is abandoned.
+
+        Raises:
+            LeaseLost: another process took over this run's lease.
+        """
         folder = self._folder_of(step)
         try:
+            self._check_fence()  # a bucket's files go to their final place at once
             files = self.store.settle(staged, folder)
             manifest = Manifest(run=self.run, step=step, created=time.time(), info=info, files=files)
             if not manifest.model_files:
                 raise DataError(f"{self.run}@{step_name(step)}: nothing was written to model/")
+            self._check_fence()
             self.store.seal(staged, folder, manifest.to_json())
         except BaseException as error:
             self.abandon(step, staged, error)
@@ -199,6 +210,10 @@ class Checkpoints:
             f"{disk}: disk full: {self.run}@{step_name(step)} needs at least {needed} bytes and {available} are "
             "available; all earlier checkpoints are intact: free some space and run the same command again"
         )
+
+    def _check_fence(self) -> None:
+        if self._fence is not None:
+            self._fence.check()
 
     @property
     def _folder(self) -> str:

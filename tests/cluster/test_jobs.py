@@ -44,9 +44,10 @@ def test_without_a_last_word_the_process_counts_and_never_as_success():
     assert jobs.outcome(ended("FAILED", code=0), '{"viter_exit": 0}') == 1
 
 
-def test_success_is_0_a_stop_is_130_and_a_failing_cluster_75():
+def test_success_is_0_and_a_stop_or_a_failing_cluster_75():
     assert jobs.outcome(ended("SUCCEEDED", code=0), "") == 0
-    assert jobs.outcome(ended("STOPPED", code=0), '{"viter_exit": 0}') == 130
+    assert jobs.outcome(ended("STOPPED", code=0), '{"viter_exit": 75}') == 75
+    assert jobs.outcome(ended("STOPPED", code=0), "it was killed before it said anything") == 75
     for kind in ("JOB_SUPERVISOR_ACTOR_DIED", "JobErrorType.RUNTIME_ENV_SETUP_FAILURE"):
         assert jobs.outcome(ended("FAILED", error_type=kind), "") == 75
 
@@ -201,7 +202,7 @@ def test_a_stopped_run_ends_in_order_and_can_be_submitted_again(
     with pytest.raises(ConfigError, match="another name"):
         jobs.submit(waits, address=dashboard)
     assert "asked to stop" in jobs.stop(job)
-    assert jobs.follow(job, lambda _: None) == 130
+    assert jobs.follow(job, lambda _: None) == 75
     assert "interrupted" in job.client.get_job_logs(job.id)
     again = jobs.submit(waits, address=dashboard)
     jobs.stop(again)

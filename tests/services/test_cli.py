@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
+from cluster.interrupts import Preempted
 from envs.base import ConfigError, DataError
 from services import cli, exits
 from tests.services.reports.synthetic import write_run
+from trainers.lease import LeaseHeld, LeaseLost
 
 ROOT = Path(__file__).parents[2]
 NANO = ROOT / "deploy" / "runs" / "nano-gp-l.yaml"
@@ -346,6 +348,25 @@ def test_an_interrupt_is_130_and_a_bug_keeps_its_traceback():
     assert ended.value.exit_code == 130  # type: ignore[attr-defined]
     with pytest.raises(ZeroDivisionError), exits.plain_errors():
         raise ZeroDivisionError
+
+
+def test_what_another_try_may_mend_is_75():
+    for error in (Preempted(), LeaseHeld("held"), LeaseLost("lost")):
+        with pytest.raises(BaseException) as ended, cli.plain_errors():
+            raise error
+        assert ended.value.exit_code == 75  # type: ignore[attr-defined]
+
+
+def test_a_bug_in_a_job_keeps_its_traceback_and_ends_with_its_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setenv("VITER_JOB", "1")
+    with pytest.raises(BaseException) as ended, cli.plain_errors():
+        raise ZeroDivisionError("by nothing")
+    assert ended.value.exit_code == 1  # type: ignore[attr-defined]
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"viter_exit": 1, "error": "ZeroDivisionError: by nothing"}
+    assert "Traceback" in said.err
 
 
 def test_a_job_ends_with_its_exit_code_as_a_line_of_json(

@@ -1,0 +1,79 @@
+"""One driver for each run: a second one is refused before anything starts, and one cut off commits nothing more."""
+
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster import interrupts, launch
+from cluster.config import RunConfig
+from envs.base import validated
+from tests.trainers.checkpoint_files import INFO, local_store, object_store, writer
+from trainers.checkpoints import Checkpoints
+from trainers.lease import Lease, LeaseHeld, LeaseLost
+
+
+def config(store: Path) -> RunConfig:
+    data = {"name": "small", "sft": {"steps": 2}, "store": {"uri": str(store)}}
+    return validated(RunConfig, data, source="test")
+
+
+def test_a_second_driver_is_refused_before_anything_starts(tmp_path: Path):
+    import ray
+
+    with launch.leased(config(tmp_path), lambda _: None):
+        with pytest.raises(LeaseHeld, match=rf"small/lease: held by the driver .* \(process {os.getpid()}, since"):
+            launch.run(config(tmp_path), progress=lambda _: None)
+        assert not ray.is_initialized()
+        assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+def test_a_driver_that_ended_leaves_the_lease_to_the_next(tmp_path: Path):
+    with launch.leased(config(tmp_path), lambda _: None) as first:
+        pass
+    with launch.leased(config(tmp_path), lambda _: None) as second:
+        assert second.token > first.token
+
+
+@pytest.mark.parametrize("make", [local_store, object_store])
+def test_a_writer_whose_lease_was_taken_publishes_nothing(make: Any, tmp_path: Path):
+    store = make(tmp_path)
+    lease = Lease.take(store, "gp/lease", holder="cut off", settle_s=0.2)
+    checkpoints = Checkpoints(store, "gp-sft", fence=lease.fence)
+    checkpoints.commit(1, writer(1), INFO)
+
+    def taken_over_meanwhile(staged: Path) -> None:
+        writer(2)(staged)
+        lease.release()
+        Lease.take(store, "gp/lease", holder="the next", settle_s=0.2)
+
+    with pytest.raises(LeaseLost, match="the next"):
+        checkpoints.commit(2, taken_over_meanwhile, INFO)
+    assert checkpoints.steps() == [1]
+    with pytest.raises(LeaseLost):
+        checkpoints.commit(1, writer(9), INFO)  # nor is what stands there replaced
+    assert Checkpoints(store, "gp-sft").newest().digest == checkpoints.get(1).digest
+
+
+def test_the_driver_ends_when_its_lease_is_lost(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cluster.learner_group.run", lambda _: signal.pause())
+    lost = SimpleNamespace(lost=LeaseLost("taken over"))
+    with pytest.raises(LeaseLost):
+        launch._follow(SimpleNamespace(run="small-sft"), lost, lambda _: None)
+
+
+def test_sigterm_and_ctrl_c_are_told_apart():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        interrupts.listen()
+        with pytest.raises(interrupts.Preempted):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt) as told:
+            signal.raise_signal(signal.SIGINT)
+        assert told.type is KeyboardInterrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
