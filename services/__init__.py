@@ -25,6 +25,6 @@ The HTTP surface:
     GET  /openapi.json, /docs                        this list, for machines and for people
     everything but health, the page and the documents  needs `Authorization: Bearer TOKEN`, see `http/tokens`
 
-Only `app` and `engines.router` import ray.serve and only `cli` typer; `evaluations.scoring` is arithmetic, and `client` is
-this surface from Python. Start reading at `http/web`, then `engines/leases`.
+Only `app` and `engines.router` import ray.serve, only `cli`, `token_cli` and `exits` typer;
+`evaluations.scoring` is arithmetic, and `client` is this surface from Python. Start reading at `http/web`, then `engines/leases`.
 """

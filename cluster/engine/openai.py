@@ -30,9 +30,12 @@ _asked_name: ContextVar[str] = ContextVar("asked_name")
 
 
 class OpenAi:
-    """Any model name is taken and given back: which checkpoint it means was settled before the request came here."""
+    """Any model name is taken and given back: which checkpoint it means was settled before the request came here.
 
-    def __init__(self, engine: Engine):
+    A request that names no number of tokens gets `max_tokens` at most, and never more than the model's length has room for.
+    """
+
+    def __init__(self, engine: Engine, *, max_tokens: int):
         llm, config = engine.llm, engine.llm.model_config
         self._engine = engine
         models = _AnyName(llm, [BaseModelPath(name=config.model, model_path=config.model)])
@@ -44,6 +47,7 @@ class OpenAi:
             chat_template_content_format="auto",
         )  # fmt: skip
         self._completion = OpenAIServingCompletion(llm, models, online_renderer=renderer, request_logger=None)
+        self._chat.default_sampling_params["max_tokens"] = max_tokens
 
     async def chat(self, body: dict[str, Any]) -> Answer:
         """`POST /v1/chat/completions`. Closing the stream, or cancelling the call, aborts the engine's work.

@@ -68,4 +68,4 @@ async def _start_engine(config: ServiceConfig, directory: Path, version: int) ->
     from cluster.engine import Engine, OpenAi
 
     engine = await Engine.start(directory, config.engine, weight_version=version)
-    return engine, OpenAi(engine)
+    return engine, OpenAi(engine, max_tokens=config.limits.max_tokens)

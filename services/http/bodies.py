@@ -6,8 +6,6 @@ from pydantic import BaseModel
 
 from envs import names as environment_names
 from envs import suites
-from services.config import LimitsConfig
-from services.http.problems import TooMuch
 
 SUITE_SHOWN_N = 1000
 
@@ -54,20 +52,3 @@ def suite_cards() -> list[SuiteCard]:
         for name in suites.suite_names(environment)
         for suite in [suites.load(name, SUITE_SHOWN_N)]
     ]
-
-
-def within_limits(body: dict[str, Any], limits: LimitsConfig) -> dict[str, Any]:
-    """`body`, if it asks for no more than the service gives.
-
-    Raises:
-        TooMuch: names the field, the value and what is allowed.
-    """
-    allowed = {"max_tokens": limits.max_tokens, "max_completion_tokens": limits.max_tokens, "n": limits.choices}
-    for key, most in {**allowed, "best_of": limits.choices}.items():
-        asked = body.get(key)
-        if isinstance(asked, int | float) and asked > most:
-            raise TooMuch(f"{key}: {asked} is more than {most}, the most this service gives; ask for less")
-    prompt = body.get("prompt")
-    if isinstance(prompt, list) and len(prompt) > limits.choices and not isinstance(prompt[0], int):
-        raise TooMuch(f"prompt: {len(prompt)} prompts are more than {limits.choices}; send them in several requests")
-    return body

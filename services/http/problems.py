@@ -5,7 +5,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -37,6 +37,7 @@ STATUS = {
 }
 """By class name, nearest class first: naming the classes would import what defines them."""
 PROBLEM_JSON = "application/problem+json"
+MOST_TOLD = 10  # mistakes of one request
 RETRY_AFTER_S = {429: 1, 503: 5}
 OPENAI_ROUTES = ("/v1/models", "/v1/chat/", "/v1/completions")
 OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -67,7 +68,7 @@ class Problem(BaseModel):
 
 
 class TooMuch(ViterError):
-    """A request over the service's limits."""
+    """A request over the service's limits. Its sentence begins with the field, e.g. `messages.0.content: …`."""
 
 
 class VerifierFailed(ViterError):
@@ -118,7 +119,8 @@ def problem(
         body["errors"] = errors
     if path.startswith(OPENAI_ROUTES):
         kind = OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-        param = errors[0]["pointer"].strip("/").replace("/", ".") if errors else ("model" if status == 404 else None)
+        named = errors[0]["pointer"].strip("/").replace("/", ".") if errors else ""
+        param = named or ("model" if status == 404 else None)
         body["error"] = {"message": detail, "type": kind, "param": param, "code": status}
     also = {"Retry-After": str(RETRY_AFTER_S[status])} if status in RETRY_AFTER_S else {}
     return JSONResponse(body, status, {**also, **(headers or {})}, media_type=PROBLEM_JSON)
@@ -132,7 +134,10 @@ def of_error(path: str, error: BaseException, *, request_id: str) -> Response:
         return problem(path, 504, detail, request_id=request_id)
     status = status_of(cause)
     if isinstance(cause, ViterError):
-        return problem(path, status, " ".join(str(cause).split()), request_id=request_id)
+        detail = " ".join(str(cause).split())
+        field = detail.partition(":")[0] if type(cause).__name__ == "TooMuch" else ""
+        errors = [{"pointer": "/" + field.replace(".", "/"), "detail": detail}] if field else None
+        return problem(path, status, detail, request_id=request_id, errors=errors)
     if type(cause).__name__ in ("ActorDiedError", "RayActorError", "EngineDeadError", "BackPressureError"):
         return problem(path, 503, "the engine is being restarted; try again soon", request_id=request_id)
     logger.error("request %s: unexpected error", request_id, exc_info=error)
@@ -140,27 +145,18 @@ def of_error(path: str, error: BaseException, *, request_id: str) -> Response:
     return problem(path, 500, detail, request_id=request_id)
 
 
-def install(web: FastAPI) -> None:
-    """Tell every error of `web` in these words."""
+def install(web: FastAPI, reasons: Mapping[str, str]) -> None:
+    """Tell every error of `web` in these words. `reasons` says of OpenAI's fields why some are not taken."""
 
     @web.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        errors = [
-            {
-                "pointer": "/" + "/".join(str(part) for part in e["loc"][1:]),
-                "detail": e["msg"].removeprefix("Value error, "),
-            }
-            for e in error.errors()
-        ]
-        status = 400 if error.errors()[0]["type"] == "json_invalid" else 422
+        path = request.url.path
+        known = reasons if path.startswith(OPENAI_ROUTES) else {}
+        errors = [told(one, error.body, known) for one in error.errors()[:MOST_TOLD]]
         where = errors[0]["pointer"].strip("/").replace("/", ".") or "body"
-        return problem(
-            request.url.path,
-            status,
-            f"{where}: {errors[0]['detail']}",
-            request_id=request_id_of(request),
-            errors=errors,
-        )
+        status = 400 if error.errors()[0]["type"] == "json_invalid" else 422
+        detail = f"{where}: {errors[0]['detail']}"
+        return problem(path, status, detail, request_id=request_id_of(request), errors=errors)
 
     @web.exception_handler(StarletteHTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
@@ -171,6 +167,30 @@ def install(web: FastAPI) -> None:
             request_id=request_id_of(request),
             headers=error.headers,
         )
+
+
+def told(error: Mapping[str, Any], body: Any, reasons: Mapping[str, str]) -> dict[str, str]:
+    """One mistake: what it is, and where, as a JSON pointer into the body or the name of a parameter."""
+    place, *location = error["loc"]
+    detail = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        detail = reasons.get(str(location[-1]), "this field is not known here") if location else detail
+    where = pointer_of(location, body) if place == "body" else ".".join(map(str, location))
+    return {"pointer": where, "detail": detail}
+
+
+def pointer_of(location: Sequence[Any], body: Any) -> str:
+    """RFC 6901. pydantic's locations also name the branches of a union, which are no part of the body."""
+    parts: list[str] = []
+    for place, part in enumerate(location):
+        if (isinstance(body, dict) and part in body) or (
+            isinstance(body, list) and isinstance(part, int) and part < len(body)
+        ):
+            body = body[part]
+        elif place < len(location) - 1 or not isinstance(body, dict):
+            continue
+        parts.append(str(part).replace("~", "~0").replace("/", "~1"))
+    return "/" + "/".join(parts)
 
 
 def request_id_of(request: Request) -> str:

@@ -7,6 +7,7 @@ from services.http import problems
 from services.http.description import describe
 from services.http.guard import Guard
 from services.http.routes import environments, episodes, evaluations, health, openai
+from services.http.sampling import REFUSED
 from services.http.service import Service
 from services.http.tokens import Tokens
 
@@ -20,7 +21,7 @@ def web(service: Service, *, tokens: Tokens | None, limits: LimitsConfig) -> Fas
         description="OpenAI-compatible routes for every checkpoint of the store. Errors are RFC 9457 problem+json, "
         "except what the HTTP proxy in front says of itself, which is plain text.",
     )
-    problems.install(routes)
+    problems.install(routes, REFUSED)
     routes.add_middleware(Guard, tokens=tokens, limits=limits)
     describe(routes, has_tokens=tokens is not None)
     health.add(routes, service)

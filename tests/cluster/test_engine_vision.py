@@ -136,7 +136,7 @@ async def test_an_image_over_openais_protocol_is_the_prompt_that_training_writes
     Image.fromarray(seeing.picture(5)).save(picture, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}"
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "look"}]
-    answer = await OpenAi(engine).chat(
+    answer = await OpenAi(engine, max_tokens=64).chat(
         {"model": "any", "messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": 8,
          "return_token_ids": True}
     )  # fmt: skip

@@ -12,6 +12,7 @@ from trainers.chat import ChatFormat
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 NAME = "a-run@step-000040"
+MOST_TOKENS = 24
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ async def engine(model):
 async def openai(engine):
     from cluster.engine import OpenAi
 
-    return OpenAi(engine)
+    return OpenAi(engine, max_tokens=MOST_TOKENS)
 
 
 def chat_of(environment) -> list[dict[str, str]]:
@@ -69,6 +70,11 @@ async def test_a_chat_is_answered_under_the_name_it_asked_for(openai):
     assert answer["usage"]["completion_tokens"] <= 7
     assert isinstance(answer["choices"][0]["message"]["content"], str)
     assert json.dumps(answer)
+
+
+async def test_a_chat_that_names_no_number_of_tokens_ends_all_the_same(openai):
+    answer = await openai.chat({"model": NAME, "messages": [{"role": "user", "content": "x"}], "ignore_eos": True})
+    assert answer["usage"]["completion_tokens"] == MOST_TOKENS
 
 
 async def test_a_stream_says_the_same_as_a_whole_answer(openai):

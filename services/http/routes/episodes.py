@@ -11,8 +11,8 @@ from fastapi.responses import StreamingResponse
 
 from services.config import LimitsConfig
 from services.engines.episodes import EpisodeEvent, EpisodeOrder
-from services.http.bodies import within_limits
 from services.http.problems import cause_of, of_error, request_id_of
+from services.http.sampling import at_most
 from services.http.service import DIGEST_HEADER, OVERTIME_S, Service
 
 STREAM: dict[int | str, dict[str, Any]] = {
@@ -30,7 +30,7 @@ def add(routes: FastAPI, service: Service, limits: LimitsConfig) -> None:
 
         Closing the connection ends the episode. One that runs past the service's deadline ends with an `error`.
         """
-        within_limits({"max_tokens": order.max_tokens}, limits)
+        at_most(order.max_tokens, limits.max_tokens, "max_tokens")
         checkpoint = await service.registry.resolve(order.checkpoint)
         events = service.episode(order, checkpoint, limits.deadline_s)
         async with asyncio.timeout(limits.deadline_s + OVERTIME_S):

@@ -4,15 +4,14 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from services.config import LimitsConfig
 from services.engines.replica import Head
-from services.http.bodies import within_limits
-from services.http.problems import cause_of, of_error, problem, request_id_of
+from services.http.problems import cause_of, of_error, request_id_of
+from services.http.sampling import ChatRequest, CompletionRequest, SamplingRequest
 from services.http.service import DIGEST_HEADER, OVERTIME_S, Service
 from services.registry import ModelCard, ModelList
 
@@ -30,13 +29,10 @@ def add(routes: FastAPI, service: Service, limits: LimitsConfig) -> None:
         response.headers[DIGEST_HEADER] = card.metadata.digest
         return card
 
-    async def answer(request: Request, body: dict[str, Any], route: str) -> Response:
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            detail = "model: name a checkpoint, e.g. run@step-000040 or run@latest; GET /v1/models lists them"
-            return problem(request.url.path, 422, detail, request_id=request_id_of(request))
-        checkpoint = await service.registry.resolve(model)
-        body = within_limits({**body, "model": checkpoint.name}, limits)
+    async def answer(request: Request, asked: SamplingRequest, route: str) -> Response:
+        asked.within(limits)
+        checkpoint = await service.registry.resolve(asked.model)
+        body = {**asked.asked, "model": checkpoint.name}
         answers = service.complete(route, body, checkpoint, limits.deadline_s)
         async with asyncio.timeout(limits.deadline_s + OVERTIME_S):
             head = await anext(answers)
@@ -49,12 +45,12 @@ def add(routes: FastAPI, service: Service, limits: LimitsConfig) -> None:
         return StreamingResponse(events, head.status, headers, media_type="text/event-stream")
 
     @routes.post("/v1/chat/completions", tags=["openai"], response_model=None)
-    async def chat(request: Request, body: dict[str, Any]) -> Response:
+    async def chat(request: Request, body: ChatRequest) -> Response:
         """OpenAI's chat completion, by any checkpoint. `stream: true` sends server-sent events."""
         return await answer(request, body, "chat")
 
     @routes.post("/v1/completions", tags=["openai"], response_model=None)
-    async def completions(request: Request, body: dict[str, Any]) -> Response:
+    async def completions(request: Request, body: CompletionRequest) -> Response:
         """OpenAI's text completion, by any checkpoint. `stream: true` sends server-sent events."""
         return await answer(request, body, "completion")
 
