@@ -9,6 +9,7 @@ import json
 import logging
 import shlex
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -55,7 +56,9 @@ def submit(config: RunConfig, *, address: str) -> Job:
         ConfigError: the run is already going on there.
     """
     client = _connect(address)
-    config = _shared_store(config, address)
+    with _told(address):
+        here = _is_here(client, address)
+    config = _shared_store(config, here)
     with _told(address):
         earlier = {info.submission_id: info for info in client.list_jobs()}.get(config.name)
         if earlier is not None and not earlier.status.is_terminal():
@@ -69,7 +72,7 @@ def submit(config: RunConfig, *, address: str) -> Job:
             _stage(config, Path(staging))
             _submit(
                 client,
-                entrypoint=f"{_python(address)} -m services.cli train {RUN_FILE}",
+                entrypoint=f"{_python(here)} -m services.cli train {RUN_FILE}",
                 submission_id=config.name,
                 metadata={"run": config.name, "stages": ",".join(config.stages), "store": config.store.uri},
                 runtime_env={"working_dir": staging, "env_vars": _environment()},
@@ -162,11 +165,11 @@ def _environment() -> dict[str, str]:
     return {"RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_S), "VITER_JOB": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def _shared_store(config: RunConfig, address: str) -> RunConfig:
+def _shared_store(config: RunConfig, here: bool) -> RunConfig:
     """A store that outlives the job: a relative path means this directory on one machine, and nothing on another."""
     if "://" in config.store.uri or Path(config.store.uri).is_absolute():
         return config
-    if _is_here(address):
+    if here:
         uri = str(Path(config.store.uri).resolve())
         return config.model_copy(update={"store": config.store.model_copy(update={"uri": uri})})
     raise ConfigError(
@@ -175,13 +178,24 @@ def _shared_store(config: RunConfig, address: str) -> RunConfig:
     )
 
 
-def _python(address: str) -> str:
+def _python(here: bool) -> str:
     """The interpreter of the job: this one on this machine, whatever the cluster's image calls `python` elsewhere."""
-    return shlex.quote(sys.executable) if _is_here(address) else "python"
+    return shlex.quote(sys.executable) if here else "python"
 
 
-def _is_here(address: str) -> bool:
-    return urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
+def _is_here(client: Any, address: str) -> bool:
+    """Whether this machine is a node of the cluster: a loopback address may be a tunnel to another one.
+
+    A cluster that has only just started does not know its nodes yet; it is asked again until it does.
+    """
+    if urlsplit(address).hostname not in ("127.0.0.1", "localhost", "::1"):
+        return False
+    deadline = time.monotonic() + AGENT_WAIT_S
+    while time.monotonic() < deadline:
+        if nodes := client._do_request("GET", "/nodes?view=hostNameList").json()["data"]["hostNameList"]:
+            return socket.gethostname() in nodes
+        time.sleep(POLL_S)
+    raise RetryableError(f"{address}: the cluster names no nodes; wait until it has started")
 
 
 def _stage(config: RunConfig, staging: Path) -> None:

@@ -73,10 +73,10 @@ def test_a_job_has_time_to_end_in_order():
 
 def test_a_store_that_would_be_lost_with_the_job_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ConfigError, match=r"store\.uri: 'runs' is relative"):
-        jobs._shared_store(config("runs"), REMOTE)
-    assert jobs._shared_store(config("/shared/runs"), REMOTE).store.uri == "/shared/runs"
+        jobs._shared_store(config("runs"), False)
+    assert jobs._shared_store(config("/shared/runs"), False).store.uri == "/shared/runs"
     monkeypatch.chdir(tmp_path)
-    assert jobs._shared_store(config("runs"), "http://127.0.0.1:8265").store.uri == str(tmp_path / "runs")
+    assert jobs._shared_store(config("runs"), True).store.uri == str(tmp_path / "runs")
 
 
 # ---- a cluster that knows jobs, without one
@@ -85,8 +85,13 @@ def test_a_store_that_would_be_lost_with_the_job_is_refused(tmp_path: Path, monk
 class Cluster:
     """A jobs API that remembers what was asked of it."""
 
-    def __init__(self, **known: str):
-        self.known, self.submitted, self.deleted = known, [], []
+    def __init__(self, nodes: tuple[str, ...] = (), **known: str):
+        self.nodes, self.known, self.submitted, self.deleted, self.asked = nodes, known, [], [], 0
+
+    def _do_request(self, method: str, path: str) -> Any:
+        assert (method, path) == ("GET", "/nodes?view=hostNameList")
+        known, self.asked = (list(self.nodes) if self.asked else []), self.asked + 1  # not at once
+        return SimpleNamespace(json=lambda: {"result": True, "data": {"hostNameList": known}})
 
     def list_jobs(self) -> list[Any]:
         return [
@@ -117,6 +122,24 @@ def test_a_finished_run_is_submitted_again_under_its_name(monkeypatch: pytest.Mo
     assert jobs.submit(config(), address=REMOTE).id == "a-run"
     assert cluster.deleted == ["a-run"]
     assert cluster.submitted[0]["metadata"] == {"run": "a-run", "stages": "sft", "store": "s3://bucket/runs"}
+
+
+@pytest.mark.parametrize(
+    ("address", "nodes", "python"),
+    [
+        ("http://127.0.0.1:8265", ("viter-runs-head-x7k2p",), "python"),  # a port forwarded to a cluster elsewhere
+        ("http://127.0.0.1:8265", (socket.gethostname(), "other"), sys.executable),
+        (REMOTE, (socket.gethostname(),), "python"),
+    ],
+)
+def test_a_job_runs_on_this_interpreter_only_where_this_machine_is_a_node(
+    address: str, nodes: tuple[str, ...], python: str, monkeypatch: pytest.MonkeyPatch
+):
+    cluster = Cluster(nodes)
+    monkeypatch.setattr(jobs, "_connect", lambda _: cluster)
+    monkeypatch.setattr(jobs, "POLL_S", 0)
+    jobs.submit(config(), address=address)
+    assert cluster.submitted[0]["entrypoint"].startswith(f"{python} -m ")
 
 
 def test_an_unknown_job_is_told_with_the_known_ones(monkeypatch: pytest.MonkeyPatch):
