@@ -57,9 +57,10 @@ class EvaluationManager:
 
     async def __init__(self, config: ServiceConfig, replica: DeploymentHandle):  # type: ignore[misc]  # Serve awaits it
         self._replica = replica
+        self._registry = Registry(config.store, memory=_verdicts(config), reads=False)
         self._jobs = Evaluations(
             Journal(config.state_directory),
-            Registry(config.store),
+            self._registry,
             self._play,
             replicas=config.max_replicas or config.replicas,
             most_open=config.limits.evaluations,
@@ -85,7 +86,8 @@ class EvaluationManager:
         self._jobs.check()
 
     def _play(self, order: PlayOrder) -> AsyncGenerator[list[Item], None]:
-        return _told(_of(self._replica, order.checkpoint).play.remote(order))
+        answers = _told(_of(self._replica, order.checkpoint).play.remote(order))
+        return self._registry.watched(order.checkpoint, answers)
 
     async def __del__(self) -> None:
         await self._jobs.close()
@@ -120,7 +122,7 @@ class Gateway:
     def __init__(self, config: ServiceConfig, replica: DeploymentHandle, manager: DeploymentHandle):
         self._config = config
         self._replica = replica
-        self.registry = Registry(config.store)
+        self.registry = Registry(config.store, memory=_verdicts(config))
         self.evaluations = _Jobs(manager)
         self._verifiers: VerifierPool | None = None  # of answers that clients send; starts with the first
 
@@ -165,6 +167,11 @@ async def _told(answers: Any) -> AsyncGenerator[Any, None]:
             yield answer
     finally:
         answers.cancel()
+
+
+def _verdicts(config: ServiceConfig) -> Path:
+    """What reading checkpoints has shown: kept over a restart, and shared by the processes of a service."""
+    return config.state_directory / "service" / "verdicts.jsonl"
 
 
 def build(args: ServiceConfig) -> serve.Application:

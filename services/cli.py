@@ -253,12 +253,24 @@ def stop(
 def runs(store: Store = "runs") -> None:
     """List the runs of a store and their newest checkpoints."""
     with plain_errors():
-        from trainers.checkpoints import Checkpoints, list_runs
+        from services import naming
 
-        for run in list_runs(store):
-            steps = Checkpoints(store, run).steps()
-            newest = f"{run}@step-{steps[-1]:06d}" if steps else "no checkpoint yet"
-            typer.echo(f"{run}\t{len(steps)} checkpoints\t{newest}")
+        for line in naming.lines(store):
+            typer.echo(line)
+
+
+@app.command()
+def alias(
+    checkpoint: Annotated[str, typer.Argument(help="RUN@step-000040; with --delete, RUN alone is enough.")],
+    name: Annotated[str, typer.Argument(help="The alias: RUN@NAME is then this checkpoint.")],
+    delete: Annotated[bool, typer.Option("--delete", help="Take the alias away.")] = False,
+    store: Store = "runs",
+) -> None:
+    """Give a checkpoint a name of your own, or take it away."""
+    with plain_errors():
+        from services import naming
+
+        typer.echo((naming.take if delete else naming.give)(store, checkpoint, name))
 
 
 @app.command()

@@ -11,6 +11,7 @@ import httpx
 from cluster.jobs import RetryableError
 from envs.base import ConfigError, DataError, ViterError
 from services.evaluations.orders import Evaluation, EvaluationList, Item, ItemList
+from services.http.routes.checkpoints import AliasSet, CheckpointList
 from services.http.tokens import TOKEN_FILE
 from services.registry import ModelCard, ModelList
 
@@ -58,6 +59,26 @@ class Client:
     def model(self, name: str) -> ModelCard:
         """One checkpoint, by name or alias."""
         return ModelCard.model_validate(self._ask("GET", f"/v1/models/{name}"))
+
+    def checkpoints(self, run: str) -> Iterator[ModelCard]:
+        """The checkpoints of one run, newest first, page by page."""
+        after: str | None = None
+        while True:
+            params = {"limit": PAGE, **({"after": after} if after else {})}
+            page = CheckpointList.model_validate(self._ask("GET", f"/v1/runs/{run}/checkpoints", params=params))
+            yield from page.data
+            if not page.has_more:
+                return
+            after = page.last_id
+
+    def set_alias(self, run: str, alias: str, checkpoint: str) -> AliasSet:
+        """Let `run@alias` stand for a checkpoint."""
+        answer = self._ask("PUT", f"/v1/runs/{run}/aliases/{alias}", {"checkpoint": checkpoint})
+        return AliasSet.model_validate(answer)
+
+    def delete_alias(self, run: str, alias: str) -> None:
+        """Let `run@alias` stand for nothing."""
+        self._ask("DELETE", f"/v1/runs/{run}/aliases/{alias}")
 
     def chat(self, model: str, messages: Sequence[dict[str, Any]], **options: Any) -> dict[str, Any]:
         """OpenAI's chat completion, as it came."""

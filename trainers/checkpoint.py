@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,17 +58,34 @@ class Checkpoint:
 
 
 def examine(checkpoint: Checkpoint, *, learner: bool = True) -> None:
+    examine_sizes(checkpoint, learner=learner)
+    _examine_contents(checkpoint, checkpoint.manifest.files if learner else checkpoint.manifest.model_files)
+
+
+def examine_model(checkpoint: Checkpoint) -> None:
+    """Read every file of the model, whose sizes have been compared."""
+    _examine_contents(checkpoint, checkpoint.manifest.model_files)
+
+
+def _examine_contents(checkpoint: Checkpoint, names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            found = checkpoint.store.sha256(f"{checkpoint.folder}/{name}")
+        except FileNotFoundError:  # it went meanwhile
+            raise CheckpointDamaged(f"{checkpoint.name}: {name} is missing") from None
+        _compare(checkpoint, name, found)
+
+
+def examine_sizes(checkpoint: Checkpoint, *, learner: bool = True) -> None:
+    """What can be told without reading a file: each is there with its size, and the model has no other."""
     present = checkpoint.store.files(checkpoint.folder)
-    for name, record in checkpoint.manifest.files.items():
-        if not learner and name.startswith(LEARNER):
-            continue
+    for name, record in (checkpoint.manifest.files if learner else checkpoint.manifest.model_files).items():
         if name not in present:
             raise CheckpointDamaged(f"{checkpoint.name}: {name} is missing")
         if present[name] != record.size:
             raise CheckpointDamaged(
                 f"{checkpoint.name}: {name} has {present[name]} bytes, the manifest says {record.size}"
             )
-        _compare(checkpoint, name, checkpoint.store.sha256(f"{checkpoint.folder}/{name}"))
     for name in present:
         if name.startswith(MODEL) and name not in checkpoint.manifest.files:
             raise CheckpointDamaged(f"{checkpoint.name}: {name} was added after the commit; move it elsewhere")

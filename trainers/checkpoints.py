@@ -3,16 +3,18 @@
 <store>/<run>/checkpoints/step-000040/model/         Hugging Face files: safetensors, config, tokenizer
                                       learner/       optimizer and random state; verified before unpickling
                                       manifest.json  size and sha256 of every file, metrics, compute, parents
-<store>/<run>/aliases/best                           {"step": 40, "digest": "…"}
+<store>/<run>/aliases/best                           see `aliases`
 """
 
 import difflib
-import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from envs.base import DataError
+from trainers.aliases import LATEST, aliases, read_alias, write_alias
 from trainers.checkpoint import STEP_NAME, Checkpoint, examine, fetch, is_intact, model_digest
 from trainers.disk import free_bytes, is_disk_full
 from trainers.manifest import (
@@ -42,7 +44,13 @@ __all__ = [
     "write_alias",
 ]
 
-LATEST = "latest"
+
+class Shelf(Protocol):
+    """The checkpoints of one run, as far as a name needs them; `Checkpoints` is one."""
+
+    def get(self, step: int) -> Checkpoint: ...
+
+    def newest(self, verify: bool = ...) -> Checkpoint | None: ...
 
 
 def verify(checkpoint: Checkpoint, *, learner: bool = True) -> None:
@@ -88,8 +96,8 @@ def materialise(checkpoint: Checkpoint, into: Path | None = None, *, learner: bo
     return target
 
 
-def resolve(store: str | Path | Store, name: str) -> Checkpoint:
-    """The checkpoint of `run@step-000040`, `run@latest` or `run@ALIAS`.
+def resolve(store: str | Path | Store, name: str, *, shelf: Callable[[Store, str], Shelf] = Checkpoints) -> Checkpoint:
+    """The checkpoint of `run@step-000040`, `run@latest` or `run@ALIAS`, taken from the `shelf` of its run.
 
     Raises:
         DataError: a name that is none of these.
@@ -99,74 +107,57 @@ def resolve(store: str | Path | Store, name: str) -> Checkpoint:
     run, separator, reference = name.partition("@")
     if not separator:
         raise DataError(f"{name[:80]!r} names no checkpoint; write RUN@step-000040, RUN@latest or RUN@ALIAS")
-    checkpoints = Checkpoints(store, run)
+    opened = open_store(store)
+    checked_name(run, RUN_NAME, "run")
     if match := STEP_NAME.fullmatch(reference):
-        return checkpoints.get(int(match[1]))
+        return shelf(opened, run).get(int(match[1]))
     checked_name(reference, ALIAS_NAME, "alias")
     if reference == LATEST:
-        newest = checkpoints.newest(verify=False)
+        newest = shelf(opened, run).newest(verify=False)
         if newest is None:
-            raise CheckpointMissing(
-                f"{checkpoints.store.uri} holds no checkpoint of {run!r}; {_nearest_run(checkpoints)}"
-            )
+            raise CheckpointMissing(f"{opened.uri} holds no checkpoint of {run!r}; {_nearest_run(opened, run)}")
         return newest
-    return _aliased(checkpoints, reference)
-
-
-def write_alias(checkpoint: Checkpoint, alias: str) -> None:
-    """Let `run@alias` name this checkpoint from now on. Readers see the old one or this one, nothing between."""
-    checked_name(alias, ALIAS_NAME, "alias")
-    if alias == LATEST or STEP_NAME.fullmatch(alias):
-        raise DataError(f"{alias!r} cannot be an alias: it already means something; choose another name")
-    data = json.dumps({"step": checkpoint.step, "digest": checkpoint.digest}).encode()
-    checkpoint.store.put(f"{checkpoint.run}/aliases/{alias}", data)
-
-
-def aliases(store: str | Path | Store, run: str) -> dict[str, int]:
-    """The aliases of a run and the steps they name."""
-    opened = open_store(store)
-    names = opened.files(f"{checked_name(run, RUN_NAME, 'run')}/aliases")
-    return {name: _read_alias(opened, run, name)[0] for name in sorted(names) if ALIAS_NAME.fullmatch(name)}
+    return _aliased(opened, run, reference, shelf)
 
 
 def list_runs(store: str | Path | Store) -> list[str]:
-    """Runs with at least one checkpoint, sorted."""
+    """Runs with at least one checkpoint, sorted. A folder that cannot be read is none, and hides no other."""
     opened = open_store(store)
-    names = [name for name in opened.folders("") if RUN_NAME.fullmatch(name)]
-    return [name for name in names if Checkpoints(opened, name, on_damage=lambda _: None).newest(verify=False)]
+    return [name for name in opened.folders("") if RUN_NAME.fullmatch(name) and _has_checkpoint(opened, name)]
+
+
+def _has_checkpoint(store: Store, run: str) -> bool:
+    try:
+        return Checkpoints(store, run, on_damage=lambda _: None).newest(verify=False) is not None
+    except (DataError, OSError):  # a link out of the store, a folder without permissions
+        return False
 
 
 def _with_way_out(checkpoint: Checkpoint, error: CheckpointDamaged) -> CheckpointDamaged:
     return CheckpointDamaged(f"{error}; {Checkpoints(checkpoint.store, checkpoint.run).way_out(checkpoint.step)}")
 
 
-def _aliased(checkpoints: Checkpoints, alias: str) -> Checkpoint:
-    run = checkpoints.run
+def _aliased(store: Store, run: str, alias: str, shelf: Callable[[Store, str], Shelf]) -> Checkpoint:
     try:
-        step, digest = _read_alias(checkpoints.store, run, alias)
+        meant = read_alias(store, run, alias)
     except FileNotFoundError:
-        known = ", ".join([LATEST, *aliases(checkpoints.store, run)])
+        known = ", ".join([LATEST, *aliases(store, run)])
         raise CheckpointMissing(
-            f"{checkpoints.store.uri} holds no alias {alias!r} of {run}; it knows {known} and step-NNNNNN"
+            f"{store.uri} holds no alias {alias!r} of {run}; it knows {known} and step-NNNNNN"
         ) from None
-    checkpoint = checkpoints.get(step)
-    if checkpoint.digest != digest:
+    try:
+        checkpoint = shelf(store, meant.run).get(meant.step)
+    except CheckpointDamaged as error:
+        raise CheckpointDamaged(f"{run}@{alias} names a damaged checkpoint: {error}") from None
+    if checkpoint.digest != meant.digest:
         raise CheckpointDamaged(
-            f"{run}@{alias}: it was given to weights {digest[:12]}, but {checkpoint.name} now holds "
+            f"{run}@{alias}: it was given to weights {meant.digest[:12]}, but {checkpoint.name} now holds "
             f"{checkpoint.digest[:12]}; set the alias again"
         )
     return checkpoint
 
 
-def _read_alias(store: Store, run: str, alias: str) -> tuple[int, str]:
-    try:
-        entry = json.loads(store.read(f"{run}/aliases/{alias}"))
-        return int(entry["step"]), str(entry["digest"])
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointDamaged(f"{run}@{alias}: the alias file is damaged; set the alias again") from None
-
-
-def _nearest_run(checkpoints: Checkpoints) -> str:
-    known = list_runs(checkpoints.store)
-    close = difflib.get_close_matches(checkpoints.run, known, n=1)
+def _nearest_run(store: Store, run: str) -> str:
+    known = list_runs(store)
+    close = difflib.get_close_matches(run, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"its runs are {', '.join(known) or 'none'}"

@@ -85,6 +85,8 @@ class Manifest:
             raise ValueError("it does not match its own sha256")
         if body["format"] != FORMAT:
             raise ValueError(f"its format is {body['format']}, this version reads {FORMAT}")
+        if not _is_well_typed(body):
+            raise ValueError("a value in it is of another type than this version writes")
         info = CheckpointInfo(
             parents=tuple(body["parents"]),
             metrics={name: math.nan if value is None else value for name, value in body["metrics"].items()},
@@ -119,6 +121,19 @@ def _checked(name: str) -> str:
     if not name.startswith((MODEL, LEARNER)) or ".." in parts or "\\" in name or str(PurePosixPath(name)) != name:
         raise ValueError(f"it lists {name!r}, which is not below model/ or learner/")
     return name
+
+
+def _is_well_typed(body: dict[str, Any]) -> bool:
+    """Whether readers may rely on the types of `Manifest`; KeyError where something is missing."""
+    numbers = [body["created"], *body["compute"].values(), *(v for v in body["metrics"].values() if v is not None)]
+    sizes = [entry["size"] for entry in body["files"].values()]
+    words = [body["run"], *body["parents"], *(entry["sha256"] for entry in body["files"].values())]
+    return (
+        isinstance(body["config"], dict)
+        and all(isinstance(number, int | float) for number in numbers)
+        and all(isinstance(size, int) for size in [*sizes, body["step"], body["world_size"]])
+        and all(isinstance(word, str) for word in words)
+    )
 
 
 def _own_sha256(body: dict[str, Any]) -> str:

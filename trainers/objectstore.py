@@ -46,6 +46,14 @@ class ObjectStore:
         listed = {i.path.removeprefix(prefix): i.size for i in self._list(folder, recursive=True) if i.is_file}
         return {name: size for name, size in listed.items() if name != COMMIT}
 
+    def stamps(self, folder: str) -> dict[str, str]:
+        prefix = self._at(folder) + "/"
+        return {
+            info.path.removeprefix(prefix): f"{info.size}:{info.mtime_ns}"
+            for info in self._list(folder, recursive=True)
+            if info.is_file
+        }
+
     def read(self, path: str) -> bytes:
         with self.filesystem.open_input_stream(self._at(path)) as stream:
             return stream.read()

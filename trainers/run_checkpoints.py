@@ -120,10 +120,10 @@ class Checkpoints:
 
     def __iter__(self) -> Iterator[Checkpoint]:
         """Checkpoints with a valid manifest, ascending. No file but the manifests is read."""
-        for step in self._candidates():
+        for step in self.candidates():
             if self.store.is_sealed(self._folder_of(step)):
                 try:
-                    yield self._load(step)
+                    yield self.load(step)
                 except CheckpointDamaged:
                     continue
 
@@ -135,9 +135,27 @@ class Checkpoints:
             CheckpointDamaged: its manifest is missing, damaged or that of another step.
         """
         try:
-            return self._load(step)
+            return self.load(step)
+        except CheckpointMissing as error:
+            known = ", ".join(map(str, self.steps()[-8:])) or "no steps at all"
+            raise CheckpointMissing(f"{error}; of {self.run} it holds {known}") from None
         except CheckpointDamaged as error:
             raise CheckpointDamaged(f"{error}; {self.way_out(step)}") from None
+
+    def load(self, step: int) -> Checkpoint:
+        """As `get`, by the one manifest alone: what it raises names no other step."""
+        name, folder = f"{self.run}@{step_name(step)}", self._folder_of(step)
+        if not self.store.is_sealed(folder):
+            raise CheckpointMissing(f"{self.store.uri} holds no {name}")
+        try:
+            manifest = Manifest.from_json(self.store.read(f"{folder}/{MANIFEST}"))
+            if manifest.step != step:
+                raise ValueError(f"it is the one of step {manifest.step}")
+        except FileNotFoundError:
+            raise CheckpointDamaged(f"{name}: {MANIFEST} is missing") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointDamaged(f"{name}: {MANIFEST} is damaged: {error}") from None
+        return Checkpoint(self.run, self.store, manifest)
 
     def newest(self, verify: bool = True) -> Checkpoint | None:
         """The newest checkpoint, with `verify` the newest whose every file is as it was committed; None without one."""
@@ -164,9 +182,9 @@ class Checkpoints:
     def _newest_before(
         self, step: int | None, *, verify: bool, on_damage: Callable[[str], object]
     ) -> Checkpoint | None:
-        for candidate in reversed([c for c in self._candidates() if step is None or c < step]):
+        for candidate in reversed([c for c in self.candidates() if step is None or c < step]):
             try:
-                checkpoint = self._load(candidate)
+                checkpoint = self.load(candidate)
                 if verify:
                     examine(checkpoint)
             except CheckpointMissing:  # an upload that is not committed
@@ -177,22 +195,8 @@ class Checkpoints:
             return checkpoint
         return None
 
-    def _load(self, step: int) -> Checkpoint:
-        name, folder = f"{self.run}@{step_name(step)}", self._folder_of(step)
-        if not self.store.is_sealed(folder):
-            known = ", ".join(map(str, self.steps()[-8:])) or "no steps at all"
-            raise CheckpointMissing(f"{self.store.uri} holds no {name}; of {self.run} it holds {known}")
-        try:
-            manifest = Manifest.from_json(self.store.read(f"{folder}/{MANIFEST}"))
-            if manifest.step != step:
-                raise ValueError(f"it is the one of step {manifest.step}")
-        except FileNotFoundError:
-            raise CheckpointDamaged(f"{name}: {MANIFEST} is missing") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointDamaged(f"{name}: {MANIFEST} is damaged: {error}") from None
-        return Checkpoint(self.run, self.store, manifest)
-
-    def _candidates(self) -> list[int]:
+    def candidates(self) -> list[int]:
+        """Steps that have a folder, ascending; what lies in it is not looked at."""
         names = (STEP_NAME.fullmatch(name) for name in self.store.folders(self._folder))
         return sorted(int(match[1]) for match in names if match)
 

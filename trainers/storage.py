@@ -73,6 +73,9 @@ class Store(Protocol):
     def files(self, folder: str) -> dict[str, int | None]:
         """Every file below `folder` with its size in bytes; None for what is no regular file."""
 
+    def stamps(self, folder: str) -> dict[str, str]:
+        """Every file below `folder` with a text that changes whenever the file is written. Reads no file."""
+
     def read(self, path: str) -> bytes:
         """Raises FileNotFoundError."""
 
@@ -134,7 +137,11 @@ class LocalStore:
             DataError: the path leads out of the store.
         """
         found = self.root / path
-        if not found.resolve().is_relative_to(self.root.resolve()):
+        try:
+            is_inside = found.resolve().is_relative_to(self.root.resolve())
+        except RuntimeError:  # a link in a circle
+            is_inside = False
+        if not is_inside:
             raise DataError(f"{self.uri}: {path!r} leads out of the store; remove the link and name a run inside it")
         return found
 
@@ -165,15 +172,20 @@ class LocalStore:
         return self.at(folder).is_dir()
 
     def folders(self, path: str) -> list[str]:
+        root = self.at(path)
         try:
-            with os.scandir(self.at(path)) as entries:
-                return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(STAGING))
+            names = [name for name in os.listdir(root) if not name.startswith(STAGING)]
+            return sorted(name for name in names if os.path.isdir(root / name))  # False too for a link in a circle
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def files(self, folder: str) -> dict[str, int | None]:
         root = self.at(folder)
         return {name: regular_size(root / name) for name in file_names(root)}
+
+    def stamps(self, folder: str) -> dict[str, str]:
+        root = self.at(folder)
+        return {name: _stamp(os.lstat(root / name)) for name in file_names(root)}
 
     def read(self, path: str) -> bytes:
         try:
@@ -248,6 +260,11 @@ def _synced(path: Path) -> FileRecord:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         return FileRecord(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _stamp(status: os.stat_result) -> str:
+    """The time of the last change cannot be set back, as that of the last write can."""
+    return f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
 def _last_touched(path: Path) -> float:

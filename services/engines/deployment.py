@@ -42,7 +42,7 @@ class Replica(EngineReplica):
 
     async def _warm(self) -> None:
         """Load the first checkpoint. A store without one is asked again; a request that comes first loads its own."""
-        registry = Registry(self._config.store)
+        registry = Registry(self._config.store, reads=False)  # what is loaded is verified
         while self._engine is None:
             try:
                 warm = self._config.warm

@@ -19,6 +19,7 @@ from envs.base import ViterError
 
 STATUS = {
     "CheckpointMissing": 404,
+    "AliasReserved": 409,
     "EvaluationMissing": 404,
     "IdempotencyConflict": 422,
     "PlayedElsewhere": 409,

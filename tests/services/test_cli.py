@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from cluster.interrupts import Preempted
 from envs.base import ConfigError, DataError
 from services import cli, exits
+from tests.services.conftest import commit
 from tests.services.reports.synthetic import write_run
 from trainers.lease import LeaseHeld, LeaseLost
 
@@ -317,6 +318,17 @@ def test_names_of_any_kind_are_printed_as_they_are(tmp_path: Path):
 
 
 # ---- listings, exit codes
+
+
+def test_an_alias_is_given_shown_and_taken(tmp_path: Path):
+    commit(tmp_path, "nano-a", 10)
+    store = ["--store", str(tmp_path)]
+    assert viter("alias", "nano-a@step-000010", "mine", *store).stdout == "nano-a@mine is nano-a@step-000010 now\n"
+    assert viter("runs", *store).stdout == "nano-a\t1 checkpoints\tnano-a@step-000010\tmine=nano-a@step-000010\n"
+    assert viter("alias", "nano-a", "mine", "--delete", *store).exit_code == 0
+    assert "no alias 'mine'" in refused(viter("alias", "nano-a", "mine", "--delete", *store), 3)
+    assert "'best' cannot be set" in refused(viter("alias", "nano-a@latest", "best", *store), 3)
+    assert "no alias 'other'" in refused(viter("alias", "nano-a@other", "mine", *store), 3)
 
 
 def test_runs_of_an_empty_store_are_none(tmp_path: Path):

@@ -32,7 +32,7 @@ def add(routes: FastAPI, service: Service, limits: LimitsConfig) -> None:
         """
         at_most(order.max_tokens, limits.max_tokens, "max_tokens")
         checkpoint = await service.registry.resolve(order.checkpoint)
-        events = service.episode(order, checkpoint, limits.deadline_s)
+        events = service.registry.watched(checkpoint, service.episode(order, checkpoint, limits.deadline_s))
         async with asyncio.timeout(limits.deadline_s + OVERTIME_S):
             first = await anext(events)  # what is wrong with the order is raised here, while a status can still tell it
         told = _told(first, events, request, limits.deadline_s + OVERTIME_S)

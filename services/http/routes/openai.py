@@ -33,7 +33,7 @@ def add(routes: FastAPI, service: Service, limits: LimitsConfig) -> None:
         asked.within(limits)
         checkpoint = await service.registry.resolve(asked.model)
         body = {**asked.asked, "model": checkpoint.name}
-        answers = service.complete(route, body, checkpoint, limits.deadline_s)
+        answers = service.registry.watched(checkpoint, service.complete(route, body, checkpoint, limits.deadline_s))
         async with asyncio.timeout(limits.deadline_s + OVERTIME_S):
             head = await anext(answers)
         assert isinstance(head, Head)
