@@ -6,7 +6,7 @@ from services.config import LimitsConfig
 from services.http import problems
 from services.http.description import describe
 from services.http.guard import Guard
-from services.http.routes import checkpoints, environments, episodes, evaluations, health, openai
+from services.http.routes import checkpoints, environments, episodes, evaluations, health, openai, page
 from services.http.sampling import REFUSED
 from services.http.service import Service
 from services.http.tokens import Tokens
@@ -30,4 +30,5 @@ def web(service: Service, *, tokens: Tokens | None, limits: LimitsConfig) -> Fas
     evaluations.add(routes, service)
     environments.add(routes, service, limits)
     episodes.add(routes, service, limits)
+    page.add(routes)
     return routes
