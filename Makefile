@@ -1,7 +1,7 @@
 # Every command there is. `make demo` and `make test` do all set-up on a fresh Debian machine with Python 3.11.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench serve doctor clean
+.PHONY: help setup demo test test-fast lint format bench loadtest serve doctor clean
 
 PYTHON ?= python3.11
 # requirements/gpu.txt on machines with CUDA GPUs: `make REQUIREMENTS=requirements/gpu.txt setup`
@@ -9,6 +9,7 @@ REQUIREMENTS ?= requirements/cpu.txt
 BIN := .venv/bin
 READY := .venv/.ready
 READY_DEV := .venv/.ready-dev
+READY_LOAD := .venv/.ready-load
 
 help:            ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -26,6 +27,10 @@ $(READY): $(REQUIREMENTS) pyproject.toml
 
 $(READY_DEV): $(READY) requirements/dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/dev.txt 2> >(grep -v '^WARNING: Location' >&2)
+	@touch $@
+
+$(READY_LOAD): $(READY_DEV) requirements/load.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/load.txt 2> >(grep -v '^WARNING: Location' >&2)
 	@touch $@
 
 demo: $(READY)   ## Train, serve, evaluate and report for real (about 12 minutes on 2 cores)
@@ -46,6 +51,9 @@ format: $(READY_DEV)  ## Rewrite the code in the project's format
 
 bench: $(READY_DEV)  ## Measure speed as ratios: a table, and runs/bench.json
 	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY))
+
+loadtest: $(READY_LOAD)  ## A real service under ten times the load it admits: a table, and runs/loadtest.json
+	@$(BIN)/python -m tests.load
 
 serve: $(READY)  ## Serve the checkpoints of ./runs over HTTP
 	@$(BIN)/viter serve

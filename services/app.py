@@ -9,8 +9,8 @@ Deploy it with `serve deploy deploy/serve.yaml`, which calls `build`, or from Py
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve.config import HTTPOptions, RequestRouterConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from cluster.engine.reply import EngineDead
 from cluster.verifiers import Judgement, Question, VerifierPool
 from envs.base import ConfigError
 from services import port
@@ -134,7 +136,8 @@ class Gateway:
     def complete(
         self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float
     ) -> AsyncGenerator[Head | str, None]:
-        return _told(_of(self._replica, checkpoint).complete.remote(route, body, checkpoint, deadline_s))
+        replicas = _of(self._replica, checkpoint)
+        return _asked_again(lambda: _told(replicas.complete.remote(route, body, checkpoint, deadline_s)))
 
     def episode(
         self, order: EpisodeOrder, checkpoint: Checkpoint, deadline_s: float
@@ -172,6 +175,21 @@ async def _told(answers: Any) -> AsyncGenerator[Any, None]:
 def _verdicts(config: ServiceConfig) -> Path:
     """What reading checkpoints has shown: kept over a restart, and shared by the processes of a service."""
     return config.state_directory / "service" / "verdicts.jsonl"
+
+
+async def _asked_again(ask: Callable[[], AsyncGenerator[Any, None]]) -> AsyncGenerator[Any, None]:
+    """What `ask` streams, from another replica where the first died before it had said anything."""
+    for is_last in (False, True):
+        has_begun = False
+        try:
+            async with aclosing(ask()) as answers:
+                async for answer in answers:
+                    has_begun = True
+                    yield answer
+            return
+        except (RayActorError, EngineDead):
+            if has_begun or is_last:
+                raise
 
 
 def build(args: ServiceConfig) -> serve.Application:

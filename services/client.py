@@ -17,6 +17,7 @@ from services.registry import ModelCard, ModelList
 
 FIRST_POLL_S, LONGEST_POLL_S = 0.2, 2.0
 PAGE = 500
+PATIENCE_S = 60.0  # how long reading waits for a service that is full, or replaces a process
 
 
 class ServiceError(ViterError):
@@ -164,6 +165,10 @@ class Client:
     ) -> dict[str, Any]:
         try:
             answer = self._http.request(method, path, json=body, params=params, headers=headers)
+            until = time.monotonic() + PATIENCE_S
+            while method == "GET" and answer.status_code in (429, 503) and time.monotonic() < until:
+                time.sleep(float(answer.headers.get("Retry-After", LONGEST_POLL_S)))  # a process is being replaced
+                answer = self._http.request(method, path, params=params, headers=headers)
         except httpx.ConnectError:
             raise ServiceUnreachable(
                 f"{self.url}: nobody answers; start it with `viter serve`, or name the service with --url"

@@ -194,7 +194,7 @@ def _service(config: RunConfig, evaluations: int) -> Iterator[Client]:
     settings = ServiceConfig(
         store=config.store.uri,
         state=str(measured.home(config.store.uri, config.name)) if "://" in config.store.uri else None,
-        port=_free_port(),
+        port=free_port(),
         engine=config.rollout.engine,
         replicas=config.rollout.workers,
         replica_cpus=config.placement.rollout_cpus,
@@ -211,7 +211,7 @@ def _service(config: RunConfig, evaluations: int) -> Iterator[Client]:
         app.stop()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

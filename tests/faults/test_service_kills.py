@@ -1,0 +1,151 @@
+"""A replica, the evaluation manager and a worker node are killed while requests and an evaluation go on."""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import httpx
+import psutil
+import pytest
+
+from cluster.config import EngineConfig
+from services.client import Client, saved_token
+from services.config import ServiceConfig
+from services.evaluate_run import free_port
+
+pytestmark = pytest.mark.slow
+
+REQUESTS, ITEMS, CLIENTS = 1000, 500, 4
+CHECKPOINT = "nano@step-000001"
+STORE_BYTES = 100 * 2**20
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head for the gateway and the manager, and two worker nodes with room for one replica each."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE_BYTES})
+    nodes.workers = [
+        nodes.add_node(num_cpus=2, resources={"engine": 1}, object_store_memory=STORE_BYTES) for _ in range(2)
+    ]
+    ray.init(address=nodes.address, log_to_driver=False, logging_level="error")
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    from trainers.checkpoints import CheckpointInfo, Checkpoints
+    from trainers.nano import model
+
+    store = tmp_path_factory.mktemp("store")
+    info = CheckpointInfo(parents=(), metrics={}, compute={"parameters": 800_000}, config={}, world_size=1)
+    Checkpoints(store, "nano").commit(1, lambda path: model.create(path / "model", seed=1), info)
+    return store
+
+
+@pytest.fixture(scope="module")
+def service(cluster, store):
+    from services import app
+
+    engine = EngineConfig(dtype="float32", kv_cache_gib=0.25, max_model_len=512, prefix_cache=False)
+    config = ServiceConfig(store=str(store), port=free_port(), engine=engine, replicas=2, replica_cpus=1.5)
+    started = app.start(config)
+    with Client(started.url, saved_token(store)) as client:
+        wait_for(lambda: client.is_ready() and len(processes("replica")) == 2, 180)
+        yield client
+    app.stop()
+
+
+@pytest.fixture(scope="module")
+def token(service, store):
+    return saved_token(store)
+
+
+def wait_for(is_so, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+def processes(deployment: str) -> list[int]:
+    """Process ids of the living replicas of a deployment."""
+    name = f"ray::ServeReplica:viter:{deployment}"
+    return [p.pid for p in psutil.process_iter() if any(name in word for word in _command(p))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@dataclass
+class Traffic:
+    """Clients that ask until `REQUESTS` are answered; each asks again, a moment later, what was not answered with 200."""
+
+    url: str
+    token: str
+    answered: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    texts: set[str] = field(default_factory=set)
+    slowest_s: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self) -> None:
+        body = {"model": CHECKPOINT, "prompt": "Cards:", "max_tokens": 4, "temperature": 0}
+        headers = {"Authorization": f"Bearer {self.token}"}
+        with httpx.Client(base_url=self.url, headers=headers, timeout=120) as http:
+            while self.answered < REQUESTS:
+                started = time.monotonic()
+                answer = http.post("/v1/completions", json=body)
+                with self.lock:
+                    self.statuses[answer.status_code] += 1
+                    self.slowest_s = max(self.slowest_s, time.monotonic() - started)
+                    if answer.status_code == 200:
+                        self.answered += 1
+                        self.texts.add(answer.json()["choices"][0]["text"])
+                    else:
+                        assert "Retry-After" in answer.headers
+                        time.sleep(0.5)
+
+
+def test_nothing_is_lost_while_a_replica_the_manager_and_a_node_die(service, token, cluster, capsys):
+    traffic = Traffic(service.url, token)
+    evaluation = service.evaluate(CHECKPOINT, suites=["general_points/id"], n=ITEMS, viter=5, max_tokens=32)
+    threads = [threading.Thread(target=traffic.run) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    told = []
+    for kill in ("replica", "evaluations", "node"):
+        wait_for(lambda: service.evaluation(evaluation.id).counts.done >= 120 * (len(told) + 1), 240)
+        before, started = traffic.answered, time.monotonic()
+        done = service.evaluation(evaluation.id).counts.done
+        if kill == "node":
+            cluster.remove_node(cluster.workers[1], allow_graceful=False)
+        else:
+            os.kill(processes(kill)[0], signal.SIGKILL)
+        wait_for(lambda before=before: traffic.answered >= before + 2 * CLIENTS, 60)
+        told.append(
+            f"{kill} at {done} items and {before} requests: 8 more answers after {time.monotonic() - started:.1f} s"
+        )
+    ended = service.wait(evaluation.id, deadline_s=240)
+    for thread in threads:
+        thread.join(240)
+    items = list(service.items(evaluation.id))
+    with capsys.disabled():
+        print("", *told, f"answers: {dict(traffic.statuses)}, the slowest after {traffic.slowest_s:.1f} s", sep="\n  ")
+    assert traffic.answered >= REQUESTS
+    assert len(traffic.texts) == 1  # the same weights all the time
+    assert set(traffic.statuses) <= {200, 503}
+    assert traffic.statuses[503] <= CLIENTS * len(told)  # at most what was under way at each kill
+    assert (ended.status, ended.counts.done, ended.counts.failed) == ("completed", ITEMS, 0)
+    assert sorted(item.index for item in items) == list(range(ITEMS))
