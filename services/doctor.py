@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from services import exposure
 from services.console import Console
 
 Level = Literal["ok", "warn", "fail"]
@@ -21,6 +22,7 @@ SHM_GIB = 1  # Ray's object store; less makes it fall back to disk
 REINSTALL = "install the pinned list again: rm .venv/.ready; make setup"
 PORTS = {8000: "the service", 8265: "Ray's dashboard", 6379: "Ray's head"}
 PINNED = ("torch", "ray", "deepspeed", "transformers", "pyarrow", "pydantic", "fastapi", "numpy", "safetensors")
+SAFE_RAY = (2, 54)
 MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
@@ -66,6 +68,9 @@ def checks(store: str) -> list[tuple[str, Check]]:
         ("compiler", compiler),
         ("ports", ports),
         ("dashboard", dashboard),
+        ("ray", ray_version),
+        ("switches", switches),
+        ("tokens", lambda: secrets(store)),
         ("base model", base_models),
         ("torch", torch_loads),
         ("vllm", vllm_loads),
@@ -170,22 +175,34 @@ def ports() -> Iterator[Finding]:
 
 
 def dashboard() -> Iterator[Finding]:
-    """Whoever reaches Ray's dashboard runs code as you: it must not listen beyond this machine without a token."""
-    import psutil
+    """Whoever reaches Ray's dashboard runs code as you: it must not answer beyond this machine without a token."""
+    reached = list(exposure.open_dashboards())
+    fix = "anyone who reaches it runs code as you: ray start --dashboard-host 127.0.0.1, or RAY_AUTH_MODE=token"
+    told = f"Ray's dashboard: takes jobs without a token at {', '.join(reached)}" if reached else ""
+    yield weighed(not reached, told or "Ray's dashboard: takes no jobs without a token from beyond this machine", fix)
 
-    try:
-        listening = [c.laddr for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
-    except (psutil.AccessDenied, PermissionError):
-        yield Finding(
-            "warn", "Ray's dashboard: listening sockets cannot be read here", "look yourself: ss -ltn | grep 8265"
-        )
-        return
-    open_ones = [a.ip for a in listening if a and a.port == 8265 and not a.ip.startswith("127.") and a.ip != "::1"]
-    if open_ones and os.environ.get("RAY_AUTH_MODE") != "token":
-        fix = "anyone who reaches it runs code as you: ray start --dashboard-host 127.0.0.1, or RAY_AUTH_MODE=token"
-        yield Finding("fail", f"Ray's dashboard: open on {open_ones[0]}:8265", fix)
-    else:
-        yield Finding("ok", "Ray's dashboard: not open to the network")
+
+def ray_version() -> Iterator[Finding]:
+    """Before 2.54 a web page could delete jobs through the dashboard (CVE-2026-27482); before 2.52 there is no token."""
+    version = installed("ray") or "0"
+    old = tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < SAFE_RAY
+    yield weighed(
+        not old, f"ray {version}: " + ("older than 2.54, with known holes" if old else "2.54 or newer"), REINSTALL
+    )
+
+
+def switches() -> Iterator[Finding]:
+    opened = exposure.opened_switches(os.environ)
+    told = f"{', '.join(opened)}: set, which opens vLLM" if opened else "vLLM: no switch that opens it is set"
+    yield weighed(not opened, told, f"unset {' '.join(opened)}")
+
+
+def secrets(store: str) -> Iterator[Finding]:
+    """Tokens are for their owner alone."""
+    readable = exposure.readable_secrets(store)
+    names = " ".join(map(str, readable))
+    told = f"tokens: others can read {names}" if readable else "tokens: no token file is readable by others"
+    yield weighed(not readable, told, f"chmod 600 {names}, and replace them if others have an account here")
 
 
 def base_models() -> Iterator[Finding]:
