@@ -18,6 +18,7 @@ def web(service: Service, *, tokens: Tokens | None, limits: LimitsConfig) -> Fas
         title="Viter",
         version="1",
         summary="Checkpoints over HTTP, and evaluations of them as jobs.",
+        redirect_slashes=False,
         description="OpenAI-compatible routes for every checkpoint of the store. Errors are RFC 9457 problem+json, "
         "except what the HTTP proxy in front says of itself, which is plain text.",
     )
