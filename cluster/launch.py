@@ -16,6 +16,7 @@ from cluster.config import RunConfig
 from cluster.connection import connected
 from cluster.stage_log import Progress
 from envs.base import ConfigError, ViterError
+from trainers.aliases import INIT, write_alias
 from trainers.checkpoints import Checkpoint, CheckpointInfo, Checkpoints, resolve
 from trainers.lease import Lease, holder
 from trainers.storage import LocalStore, open_store
@@ -160,6 +161,8 @@ def _train_stage(config: RunConfig, stage: str, parent: Checkpoint | None, lease
     words = "starting" if newest is None else f"resuming from {newest.name}"
     progress(Progress(stage=stage, step=resumed_at, steps=settings.steps, message=words))
     source = parent.name if parent is not None else config.model.source
+    if parent is not None:
+        write_alias(parent, INIT, run=run)
     log = StageLogActor.options(scheduling_strategy=_here()).remote(  # type: ignore[attr-defined]
         config.store.uri, run, stage, settings.steps, config.model_dump(mode="json"), resumed_at
     )

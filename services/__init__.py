@@ -2,7 +2,7 @@
 
     cli, client, console, doctor, plan      the command line, and what its commands call
     app                                     the Ray Serve application
-    registry                                names and aliases -> checkpoints
+    registry ─► inspection                  names and aliases -> checkpoints whose files were verified
     http/        web ─► guard, routes/      the routes, and what every request passes before them:
                  guard ─► tokens, admission, request_body, json_body
     engines/     replica ─► leases          a pool of vLLM engines, any checkpoint
@@ -12,6 +12,8 @@
 The HTTP surface:
 
     GET  /v1/models[/{id}]                           checkpoints, OpenAI's shape, with digest and metrics
+    GET  /v1/runs/{run}/checkpoints                  those of one run
+    PUT  /v1/runs/{run}/aliases/{alias}              names a checkpoint; DELETE takes the name away
     POST /v1/chat/completions, /v1/completions       OpenAI's protocol by vLLM's own classes, streaming too
     POST /v1/evaluations                             202 with a Location to poll; GET lists them
     GET  /v1/evaluations/{id}[/items?limit&after]    progress, results, the played episodes

@@ -18,6 +18,7 @@ from contextlib import aclosing, suppress
 
 from envs import suites
 from envs.base import ViterError
+from services.evaluations.best import settle_aliases
 from services.evaluations.journal import Journal
 from services.evaluations.orders import (
     Counts,
@@ -225,6 +226,7 @@ class Evaluations:
         ]
         evaluation.generalisation_gap = generalisation_gap(evaluation.results)
         self._end(evaluation, "completed")
+        await settle_aliases(self._registry, self._journal, evaluation)
 
     async def _play_suite(
         self, evaluation: Evaluation, checkpoint: Checkpoint, name: str, items: dict[str, Item]

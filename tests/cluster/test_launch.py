@@ -13,7 +13,7 @@ from cluster import launch
 from cluster.config import RunConfig
 from cluster.stage_log import Progress
 from envs.base import validated
-from trainers.checkpoints import Checkpoints
+from trainers.checkpoints import Checkpoints, resolve
 from trainers.learner import DivergedError
 from trainers.nano.model import create
 from trainers.runlog import episode_steps, read_episodes, read_events, read_metrics
@@ -75,6 +75,7 @@ def test_a_finished_run_is_left_alone(tmp_path: Path):
     first = run(config(tmp_path, sft={**SFT, "steps": 2}))
     news: list[Progress] = []
     assert run(config(tmp_path, sft={**SFT, "steps": 2}), news.append) == first
+    assert resolve(tmp_path, "small-sft@init").name == "small-start@step-000000"
     assert [report.message for report in news] == ["done already"]
 
 
