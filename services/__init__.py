@@ -6,7 +6,8 @@
     http/        web ─► guard, routes/      the routes, and what every request passes before them:
                  guard ─► tokens, admission, request_body, json_body
     engines/     replica ─► leases          a pool of vLLM engines, any checkpoint
-    evaluations/ jobs ─► journal, results   evaluations as resources, in the words of `orders`
+    evaluations/ jobs ─► playing ─► journal, results
+                                            evaluations as resources, in the words of `orders`; `line` says whose turn it is
     reports/     report ─► measured         one HTML page of what came of a run
 
 The HTTP surface:
@@ -15,8 +16,10 @@ The HTTP surface:
     GET  /v1/runs/{run}/checkpoints                  those of one run
     PUT  /v1/runs/{run}/aliases/{alias}              names a checkpoint; DELETE takes the name away
     POST /v1/chat/completions, /v1/completions       OpenAI's protocol by vLLM's own classes, streaming too
-    POST /v1/evaluations                             202 with a Location to poll; GET lists them
-    GET  /v1/evaluations/{id}[/items?limit&after]    progress, results, the played episodes
+    POST /v1/evaluations                             202 with a Location to poll; GET lists them, by checkpoint, run, status
+    GET  /v1/evaluations/{id}[/items?limit&after]    progress, results, the played episodes; …/items/{suite}/{index}/images/{key}
+    GET  /v1/evaluations/{id}/events                 the same as server-sent events, resumed by Last-Event-ID
+    GET  /v1/evaluations/{id}/compare/{other}        the same tasks under both: paired tests, intervals, which tasks flipped
     POST /v1/evaluations/{id}/cancel                 keeps what is finished
     POST /v1/episodes                                plays one task, told turn by turn
     GET  /v1/environments                            what can be played, and with which options
@@ -27,6 +30,6 @@ The HTTP surface:
     GET  /openapi.json, /docs                        this list, for machines and for people
     everything but health, the page and the documents  needs `Authorization: Bearer TOKEN`, see `http/tokens`
 
-Only `app` and `engines.router` import ray.serve, only `cli`, `token_cli` and `exits` typer;
+Only `app` and `engines.router` import ray.serve, only `cli`, `evaluate_cli`, `token_cli` and `exits` typer;
 `evaluations.scoring` is arithmetic, and `client` is this surface from Python. Start reading at `http/web`, then `engines/leases`.
 """

@@ -9,11 +9,11 @@ Deploy it with `serve deploy deploy/serve.yaml`, which calls `build`, or from Py
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from fastapi import FastAPI
@@ -34,8 +34,9 @@ from services.engines.replica import Head, ReplicaState
 from services.engines.router import STATS_EVERY_S, DigestRouter
 from services.evaluations.jobs import Evaluations
 from services.evaluations.journal import Journal
-from services.evaluations.orders import Evaluation, EvaluationList, EvaluationOrder, Item, ItemList, PlayOrder
+from services.evaluations.orders import Item, PlayOrder
 from services.http.guard import BODY_LIMIT_VARIABLE, BODY_SECONDS_VARIABLE
+from services.http.service import EvaluationJobs
 from services.http.tokens import Tokens, ensure_token
 from services.http.web import web
 from services.registry import Registry
@@ -54,67 +55,42 @@ _owns_ray = False  # whether `start` began Ray in this process, so that `stop` e
 _owns_serve = False  # whether `start` began Serve, so that `stop` leaves a service that was there before alone
 
 
-class EvaluationManager:
+class EvaluationManager(Evaluations):
     """Evaluations in a process of their own; played by the replicas."""
 
     async def __init__(self, config: ServiceConfig, replica: DeploymentHandle):  # type: ignore[misc]  # Serve awaits it
-        self._replica = replica
-        self._registry = Registry(config.store, memory=_verdicts(config), reads=False)
-        self._jobs = Evaluations(
-            Journal(config.state_directory),
-            self._registry,
-            self._play,
+        registry = Registry(config.store, memory=_verdicts(config), reads=False)
+
+        def play(order: PlayOrder) -> AsyncGenerator[list[Item], None]:
+            return registry.watched(order.checkpoint, _told(_of(replica, order.checkpoint).play.remote(order)))
+
+        super().__init__(
+            Journal(config.store),
+            registry,
+            play,
             replicas=config.max_replicas or config.replicas,
             most_open=config.limits.evaluations,
         )
-        await self._jobs.start()
-
-    async def order(self, order: EvaluationOrder, key: str | None) -> Evaluation:
-        return await self._jobs.order(order, key=key)
-
-    async def get(self, evaluation_id: str) -> Evaluation:
-        return self._jobs.get(evaluation_id)
-
-    async def page(self, limit: int, after: str | None) -> EvaluationList:
-        return self._jobs.page(limit=limit, after=after)
-
-    async def items(self, evaluation_id: str, limit: int, after: str | None) -> ItemList:
-        return await self._jobs.items(evaluation_id, limit=limit, after=after)
-
-    async def cancel(self, evaluation_id: str) -> Evaluation:
-        return await self._jobs.cancel(evaluation_id)
+        await self.start()
 
     def check_health(self) -> None:
-        self._jobs.check()
-
-    def _play(self, order: PlayOrder) -> AsyncGenerator[list[Item], None]:
-        answers = _told(_of(self._replica, order.checkpoint).play.remote(order))
-        return self._registry.watched(order.checkpoint, answers)
+        self.check()
 
     async def __del__(self) -> None:
-        await self._jobs.close()
+        await self.close()
 
 
-class _Jobs:
-    """The evaluation manager, as the routes call it."""
+class _Elsewhere:
+    """The methods of a deployment, as if it were here."""
 
-    def __init__(self, manager: DeploymentHandle):
-        self._manager = manager
+    def __init__(self, handle: DeploymentHandle):
+        self._handle = handle
 
-    async def order(self, order: EvaluationOrder, key: str | None) -> Evaluation:
-        return await self._manager.order.remote(order, key)
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def call(*args: Any) -> Any:
+            return await getattr(self._handle, name).remote(*args)
 
-    async def get(self, evaluation_id: str) -> Evaluation:
-        return await self._manager.get.remote(evaluation_id)
-
-    async def page(self, limit: int, after: str | None) -> EvaluationList:
-        return await self._manager.page.remote(limit, after)
-
-    async def items(self, evaluation_id: str, limit: int, after: str | None) -> ItemList:
-        return await self._manager.items.remote(evaluation_id, limit, after)
-
-    async def cancel(self, evaluation_id: str) -> Evaluation:
-        return await self._manager.cancel.remote(evaluation_id)
+        return call
 
 
 @serve.ingress()
@@ -125,7 +101,7 @@ class Gateway:
         self._config = config
         self._replica = replica
         self.registry = Registry(config.store, memory=_verdicts(config))
-        self.evaluations = _Jobs(manager)
+        self.evaluations = cast(EvaluationJobs, _Elsewhere(manager))
         self._verifiers: VerifierPool | None = None  # of answers that clients send; starts with the first
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -198,6 +174,7 @@ def build(args: ServiceConfig) -> serve.Application:
     _first_token(config)
     limits = config.limits
     at_once = limits.requests + limits.evaluations
+    asked_at_once = limits.calls + limits.streams  # a stream waits at the manager for news
     replica = serve.deployment(
         Replica,
         name="replica",
@@ -214,7 +191,7 @@ def build(args: ServiceConfig) -> serve.Application:
     ).bind(config)
     light = {"num_cpus": LIGHT_CPUS}
     manager = serve.deployment(
-        EvaluationManager, name="evaluations", max_ongoing_requests=at_once, ray_actor_options=light
+        EvaluationManager, name="evaluations", max_ongoing_requests=asked_at_once, ray_actor_options=light
     ).bind(config, replica)
     # more than the guard lets in, so that the guard's 429 is the one that clients see
     let_in = 2 * (limits.requests + limits.streams + limits.calls)

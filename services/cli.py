@@ -13,13 +13,15 @@ from typing import Annotated
 import typer
 
 from envs.base import ConfigError
-from services import token_cli
+from services import evaluate_cli, token_cli
 from services.exits import plain_errors
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 """Post-train language models against a verifier, serve them, and measure them on rules they never trained on."""
 
 app.add_typer(token_cli.app, name="token")
+app.command("eval")(evaluate_cli.evaluate)
+app.command()(evaluate_cli.compare)
 
 RunFile = Annotated[Path, typer.Argument(help="A run file, e.g. deploy/runs/nano-gp-l.yaml", metavar="RUN.yaml")]
 Overrides = Annotated[
@@ -27,9 +29,7 @@ Overrides = Annotated[
 ]
 Store = Annotated[str, typer.Option(help="Where runs live: a directory or any pyarrow.fs URI.")]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster; left out, this machine alone is used.")]
-Url = Annotated[str, typer.Option(help="The service.", envvar="VITER_URL")]
 DASHBOARD = "The Ray dashboard, e.g. http://head:8265"
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 @app.command()
@@ -105,39 +105,6 @@ def serve(
 
         asked = {"store": store, "host": host, "port": port, "auth": "none" if no_auth else "token"}
         serving.run(validated(ServiceConfig, asked, source="viter serve"))
-
-
-@app.command("eval")
-def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="RUN@step-000040, RUN@latest or RUN@ALIAS")],
-    suite: Annotated[list[str], typer.Option(help="A suite, again for more; ID and OOD if left out.")] = [],  # noqa: B006
-    n: Annotated[int, typer.Option("--n", min=1, help="Tasks of each suite.")] = 512,
-    viter: Annotated[int, typer.Option(min=1, help="Judged attempts per task.")] = 5,
-    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy.")] = 1.0,
-    option: Annotated[
-        list[str],
-        typer.Option(
-            help="How tasks are shown, again for more: --option resolution=128; as it trained if left out.",
-            metavar="KEY=VALUE",
-        ),
-    ] = [],  # noqa: B006
-    url: Url = DEFAULT_URL,
-    store: Annotated[str, typer.Option(help="Where the service keeps its token; or set VITER_TOKEN.")] = "runs",
-) -> None:
-    """Measure a checkpoint on ID and OOD suites through a running service."""
-    with plain_errors():
-        from cluster.config import assigned
-        from services import evaluate_run as evaluations
-        from services.client import Client
-        from services.console import Console
-
-        shown = assigned(option, flag="--option")
-        with Client(url, evaluations.token(store)) as client, Console() as console:
-            done = evaluations.one(
-                client, checkpoint, console.show,
-                suites=suite, n=n, viter=viter, temperature=temperature, options=shown,
-            )  # fmt: skip
-        typer.echo(evaluations.table([(done.model, result) for result in done.results or ()]))
 
 
 @app.command()

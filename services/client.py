@@ -10,6 +10,7 @@ import httpx
 
 from cluster.jobs import RetryableError
 from envs.base import ConfigError, DataError, ViterError
+from services.evaluations.compare import Comparison
 from services.evaluations.orders import Evaluation, EvaluationList, Item, ItemList
 from services.http.routes.checkpoints import AliasSet, CheckpointList
 from services.http.tokens import TOKEN_FILE
@@ -102,6 +103,10 @@ class Client:
     def cancel(self, evaluation_id: str) -> Evaluation:
         """Stop it."""
         return Evaluation.model_validate(self._ask("POST", f"/v1/evaluations/{evaluation_id}/cancel"))
+
+    def compare(self, first: str, second: str) -> Comparison:
+        """The second evaluation against the first, on the same tasks."""
+        return Comparison.model_validate(self._ask("GET", f"/v1/evaluations/{first}/compare/{second}"))
 
     def wait(
         self,

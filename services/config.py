@@ -49,8 +49,7 @@ class ServiceConfig(Config):
     store: str = "runs"
     """The store whose checkpoints are served: a local directory or any pyarrow.fs URI."""
     state: str | None = None
-    """Local directory of token hashes (`service/`) and evaluation journals (`evaluations/`). Null is the store itself,
-    which must then be a local directory."""
+    """Local directory of token hashes (`service/`). Null is the store itself, which must then be a local directory."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(8000, ge=1, le=65535)
@@ -88,16 +87,14 @@ class ServiceConfig(Config):
                 f"auth 'none' would open {self.host} to everybody; keep auth 'token', or listen on 127.0.0.1"
             )
         if self.state is None and "://" in self.store:
-            raise ValueError(
-                f"the store {self.store} is remote; name a local directory for tokens and journals in `state`"
-            )
+            raise ValueError(f"the store {self.store} is remote; name a local directory for tokens in `state`")
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"max_replicas={self.max_replicas} is less than replicas={self.replicas}")
         return self
 
     @property
     def state_directory(self) -> Path:
-        """Where tokens and journals lie."""
+        """Where tokens lie."""
         return Path(self.state or self.store).expanduser().absolute()
 
     @property

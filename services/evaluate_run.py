@@ -49,7 +49,7 @@ def measure(config: RunConfig, settings: EvaluationConfig, show: Show) -> Measur
     show(Progress(stage="evaluation", step=0, steps=0, message="starting the service"))
     with _service(config, len(wanted)) as client:
         ordered = [order(client, config, settings, each) for each in wanted]
-        ended = _wait(client, ordered, show)
+        ended = wait_all(client, ordered, show)
         points = tuple(
             _point(each, evaluation, before=_spent_on_init(wanted), items=client.items(evaluation.id))
             for each, evaluation in zip(wanted, ended, strict=True)
@@ -92,8 +92,10 @@ def order(client: Client, config: RunConfig, settings: EvaluationConfig, wanted:
         "options": presented_by(config.environment.name, config.environment.options),
         "n": settings.n if wanted.is_final else settings.curve_n,
         "viter": settings.viter,
-        "temperature": settings.temperature,
-        "max_tokens": config.ppo.answer_tokens if config.ppo else ANSWER_TOKENS,
+        "decoding": {
+            "temperature": settings.temperature,
+            "max_tokens": config.ppo.answer_tokens if config.ppo else ANSWER_TOKENS,
+        },
     }
     name = wanted.checkpoint.name
     key = hashlib.sha256(json.dumps([name, wanted.checkpoint.digest, details]).encode()).hexdigest()
@@ -108,7 +110,7 @@ def one(client: Client, checkpoint: str, show: Show, **order: Any) -> Evaluation
     """
     evaluation = client.evaluate(checkpoint, **order)
     try:
-        return _wait(client, [evaluation], show)[0]
+        return wait_all(client, [evaluation], show)[0]
     except KeyboardInterrupt:
         client.cancel(evaluation.id)
         raise
@@ -135,11 +137,16 @@ def table(rows: Sequence[tuple[str, SuiteResult]]) -> str:
         )
         for name, result in rows
     ]
-    widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (head, *body))
+    return aligned([head, *body])
 
 
-def _wait(client: Client, ordered: Sequence[Evaluation], show: Show) -> list[Evaluation]:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equally many cells as lines of a table."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def wait_all(client: Client, ordered: Sequence[Evaluation], show: Show) -> list[Evaluation]:
     """Each evaluation once it has ended, telling how many tasks are done."""
     total = sum(evaluation.counts.total for evaluation in ordered)
     done_before = 0

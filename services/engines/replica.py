@@ -199,8 +199,8 @@ class EngineReplica:
         await self._end_engine()
 
     async def _item(self, order: PlayOrder, environment: Environment, task: Task, index: int) -> Item:
-        decoding = self._decoding(order.order.temperature, order.order.max_tokens)
-        seeds = turn_seeds(order.order.seed, "evaluation", order.suite, index)
+        decoding = self._decoding(order.order.decoding.temperature, order.order.decoding.max_tokens)
+        seeds = turn_seeds(order.order.decoding.seed, "evaluation", order.suite, index)
         outcome = await self._played(order.checkpoint, environment, task, decoding, seeds, index=index)
         return item_of(order, environment, task, index, outcome)
 

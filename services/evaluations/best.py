@@ -81,8 +81,7 @@ async def settle_aliases(registry: Registry, journal: Journal, completed: Evalua
 
 
 def _of_run(journal: Journal, run: str) -> list[Evaluation]:
-    evaluations = map(journal.load, journal.ids())
-    return [e for e in evaluations if e.status == "completed" and e.model.startswith(f"{run}@")]
+    return [e for e in journal.readable() if e.status == "completed" and e.model.startswith(f"{run}@")]
 
 
 def _candidates(evaluation: Evaluation, kind: str) -> Iterator[Candidate]:

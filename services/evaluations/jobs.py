@@ -1,10 +1,9 @@
 """Evaluation jobs: ordered, played item by item, journaled, scored.
 
-    order ─► queue ─► play what the journal lacks ─► journal each finished item ─► score ─► result
+    order ─► journal, line ─► turns: play what the journal lacks ─► score ─► result
 
-Plain asyncio over a `Play` callable and a journal. One evaluation runs at a time, with every replica at work on it: two
-at once would only take turns with the same engines. A manager that starts anew queues what has not ended, and of that
-plays only the items its journal lacks; since each item's randomness is a counter, it is the item that would have been.
+Plain asyncio over a `Play` callable and a journal. One evaluation plays at a time, with every replica at work on it; see
+`line` for whose turn it is. A manager that starts anew queues what has not ended, and plays only what its journal lacks.
 """
 
 import asyncio
@@ -13,64 +12,62 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 
-from envs import suites
 from envs.base import ViterError
 from services.evaluations.best import settle_aliases
-from services.evaluations.journal import Journal
+from services.evaluations.journal import EvaluationMissing, EvaluationUnreadable, Journal
+from services.evaluations.line import Line
 from services.evaluations.orders import (
     Counts,
     Evaluation,
-    EvaluationList,
     EvaluationOrder,
     Item,
-    ItemList,
     Play,
-    PlayOrder,
-    item_id,
+    Source,
 )
-from services.evaluations.results import generalisation_gap, suite_result
+from services.evaluations.playing import Playing
+from services.evaluations.reading import EvaluationReader
+from services.evaluations.results import generalisation_gap, results_of
 from services.evaluations.settled import asks_for, settled
-from services.http.problems import Busy, IdempotencyConflict, PlayedElsewhere, cause_of, status_of
+from services.http.problems import Busy, IdempotencyConflict, PlayedElsewhere, cause_of
 from services.registry import Registry
 from trainers.checkpoints import Checkpoint
+from trainers.lease import LeaseLost
 
-TRIES_WITHOUT_PROGRESS = 3  # a replica is back within seconds; three dead ones in a row are no accident
-RETRY_PAUSE_S = 2.0
 ADOPT_EVERY_S = 2.0
-JOURNAL_EVERY_S = 0.2  # items are synced to disk in batches this long
+TURN_ITEMS = 256  # of each replica: two rounds of its places
 
 logger = logging.getLogger("viter.evaluations")
 
 
-class Evaluations:
+class Evaluations(EvaluationReader):
     """The jobs of one service. `start` before use, `close` after."""
 
     def __init__(self, journal: Journal, registry: Registry, play: Play, *, replicas: int = 1, most_open: int = 64):
-        self._journal = journal
+        super().__init__(journal)
         self._registry = registry
         self._play = play
         self._replicas = replicas
         self._most_open = most_open
-        self._known: dict[str, Evaluation] = {}
-        self._queue: asyncio.Queue[str] = asyncio.Queue()  # ids, first come first; `_work` takes them
-        self._current: asyncio.Task[None] | None = None  # the evaluation being played; `cancel` cancels it
+        self._line = Line(TURN_ITEMS * replicas)
+        self._taking = asyncio.Lock()  # of many orders with one key, the first creates the evaluation
+        self._current: tuple[str, asyncio.Task[None]] | None = None  # whose turn it is; `cancel` cancels it
         self._tasks: list[asyncio.Task[None]] = []  # live from `start` to `close`; `check` raises their errors
 
     async def start(self) -> None:
         """Take over what the journal holds, and go on with what nobody plays and has not ended."""
-        self._adopt_orphans()
+        await asyncio.to_thread(self._journal.start)
+        await self._adopt_orphans()
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._keep_adopting())]
 
     async def close(self) -> None:
         """Stop playing; what has not ended goes on at the next start."""
-        for task in (*self._tasks, *([self._current] if self._current else [])):
+        tasks = [*self._tasks, *([self._current[1]] if self._current else [])]
+        for task in tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        self._journal.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._journal.close)
 
     def check(self) -> None:
         """Raises what ended a background task, if anything did."""
@@ -78,222 +75,182 @@ class Evaluations:
             if task.done():
                 task.result()
 
-    async def order(self, order: EvaluationOrder, *, key: str | None = None) -> Evaluation:
-        """Queue an evaluation. The same `key` gives the same one again.
+    async def order(self, order: EvaluationOrder, by: Source = "client") -> Evaluation:
+        """Queue an evaluation. The same `idempotency` gives the same one again.
 
         Raises:
             CheckpointMissing, DataError, ConfigError: the checkpoint is unknown, or what it shall play (`settled`).
-            IdempotencyConflict: `key` was used for another order.
+            IdempotencyConflict: its key was used for another order.
             Busy: too many are open.
         """
+        key = order.idempotency
         identity = f"eval-{hashlib.sha256(key.encode()).hexdigest()[:24] if key else uuid.uuid4().hex[:24]}"
-        if self._exists(identity):
-            return self._same(identity, order)
-        open_ones = sum(not evaluation.has_ended for evaluation in self._known.values())
-        if open_ones >= self._most_open:
-            raise Busy(f"{open_ones} evaluations are queued or running, which is the limit; wait for one to end")
+        if known := await self._existing(identity, order):
+            return known
+        self._check_room(by)
         checkpoint = await self._registry.resolve(order.checkpoint)
         order = await asyncio.to_thread(settled, order, checkpoint)
-        if self._exists(identity):  # the same key came twice at once
-            return self._same(identity, order)
-        evaluation = Evaluation(
-            id=identity,
-            created_at=time.time(),
-            model=checkpoint.name,
-            digest=checkpoint.digest,
-            order=order,
-            counts=Counts(total=len(order.suites) * order.n),
-        )
-        self._journal.create(evaluation)
-        self._known[identity] = evaluation
-        self._queue.put_nowait(identity)
+        async with self._taking:
+            if known := await self._existing(identity, order):
+                return known
+            self._check_room(by)
+            evaluation = Evaluation(
+                id=identity,
+                created_at=time.time(),
+                model=checkpoint.name,
+                digest=checkpoint.digest,
+                order=order,
+                ordered_by=by,
+                counts=Counts(total=len(order.suites) * order.n),
+            )
+            await asyncio.to_thread(self._journal.create, evaluation)
+            self._known[identity] = evaluation
+            self._line.join(identity, is_automatic=by == "service")
+            self._ring()
         return evaluation
-
-    def get(self, evaluation_id: str) -> Evaluation:
-        """An evaluation of this service, or as another one journals it. Raises EvaluationMissing."""
-        if evaluation_id in self._known:
-            return self._known[evaluation_id]
-        evaluation = self._journal.load(evaluation_id)
-        if evaluation.has_ended:
-            self._known[evaluation_id] = evaluation  # it does not change any more
-        else:
-            self._count(evaluation, self._journal.items(evaluation_id))
-        return evaluation
-
-    def page(self, *, limit: int, after: str | None) -> EvaluationList:
-        """Newest first. Raises EvaluationMissing where `after` is unknown."""
-        newest = sorted(map(self.get, self._journal.ids()), key=lambda e: (-e.created_at, e.id))
-        page, has_more = _page(newest, [e.id for e in newest], limit, self.get(after).id if after else None)
-        first, last = (page[0].id, page[-1].id) if page else (None, None)
-        return EvaluationList(data=page, first_id=first, last_id=last, has_more=has_more)
-
-    async def items(self, evaluation_id: str, *, limit: int, after: str | None) -> ItemList:
-        """Finished items in the order they finished. Raises EvaluationMissing."""
-        self.get(evaluation_id)
-        items = await asyncio.to_thread(self._journal.items, evaluation_id)
-        page, has_more = _page(items, [item.id for item in items], limit, after)
-        first, last = (page[0].id, page[-1].id) if page else (None, None)
-        return ItemList(data=page, first_id=first, last_id=last, has_more=has_more)
 
     async def cancel(self, evaluation_id: str) -> Evaluation:
         """Stop an evaluation, keep its finished items. One that has ended stays as it is.
 
         Raises:
             EvaluationMissing: no such evaluation.
-            PlayedElsewhere: another service plays it.
+            PlayedElsewhere: another service plays it, or has it in its line.
         """
-        evaluation = self.get(evaluation_id)
-        if not evaluation.has_ended:
-            if not self._journal.claim(evaluation_id):
-                raise PlayedElsewhere(f"{evaluation_id} is played by another service on this store; cancel it there")
-            self._known[evaluation_id] = evaluation
-            self._end(evaluation, "canceled")
-            if evaluation.started_at is not None and self._current is not None:
-                self._current.cancel()
+        evaluation = await self.get(evaluation_id)
+        if evaluation.has_ended:
+            return evaluation
+        is_own = evaluation_id in self._known
+        is_free = is_own or await asyncio.to_thread(self._journal.is_orphan, evaluation)
+        if not is_free or not await asyncio.to_thread(self._journal.claim, evaluation_id):
+            raise PlayedElsewhere(f"{evaluation_id} is played by another service on this store; cancel it there")
+        if not is_own:
+            evaluation = await asyncio.to_thread(self._journal.load, evaluation_id)  # as it stood once it was claimed
+        if evaluation.has_ended:
+            return evaluation
+        self._known[evaluation_id] = evaluation
+        evaluation.status = "canceled"  # at once, so that it is not played on
+        if self._current and self._current[0] == evaluation_id:
+            self._current[1].cancel()
+            await asyncio.wait({self._current[1]})
+        await self._end(evaluation, "canceled")
         return evaluation
 
-    def _same(self, evaluation_id: str, order: EvaluationOrder) -> Evaluation:
-        known = self.get(evaluation_id)
+    async def _existing(self, evaluation_id: str, order: EvaluationOrder) -> Evaluation | None:
+        if order.idempotency is None:
+            return None
+        try:
+            known = await self.get(evaluation_id)
+        except EvaluationUnreadable as error:
+            raise IdempotencyConflict(f"this idempotency key names an evaluation of before: {error}") from None
+        except EvaluationMissing:
+            return None
         if not asks_for(order, known.order):
-            raise IdempotencyConflict(f"this Idempotency-Key already ordered {known.id}, which asks for something else")
+            raise IdempotencyConflict(
+                f"this idempotency key already ordered {known.id}, which asks for something else; use another key"
+            )
         return known
 
-    def _exists(self, evaluation_id: str) -> bool:
-        return evaluation_id in self._known or evaluation_id in self._journal.ids()
+    def _check_room(self, by: Source) -> None:
+        open_ones = sum(e.ordered_by == by and not e.has_ended for e in self._known.values())
+        if open_ones >= self._most_open:
+            raise Busy(f"{open_ones} evaluations are queued or running, which is the limit; wait for one to end")
 
-    def _adopt_orphans(self) -> None:
+    async def _adopt_orphans(self) -> None:
         orphans = []
-        for evaluation_id in self._journal.ids():
+        for evaluation_id in await asyncio.to_thread(self._journal.ids):
             if evaluation_id in self._known:
                 continue
-            evaluation = self._journal.load(evaluation_id)
-            if not evaluation.has_ended and self._journal.claim(evaluation_id):
-                orphans.append(self._journal.load(evaluation_id))  # as it stood once nobody else could write
+            evaluation = await self._readable(evaluation_id)
+            if evaluation and not evaluation.has_ended and await asyncio.to_thread(self._journal.is_orphan, evaluation):
+                orphans.append(evaluation)
         for evaluation in sorted(orphans, key=lambda e: e.created_at):
-            self._known[evaluation.id] = evaluation
-            if evaluation.has_ended:
-                self._journal.release(evaluation.id)
-                continue
-            self._count(evaluation, self._journal.repaired(evaluation.id))
-            self._queue.put_nowait(evaluation.id)
+            if self._known.setdefault(evaluation.id, evaluation) is evaluation:  # it was not ordered anew meanwhile
+                self._line.join(evaluation.id, is_automatic=evaluation.ordered_by == "service")
 
     async def _keep_adopting(self) -> None:
         """Take over what a dead service left; also what a predecessor in its last second still held at `start`."""
         while True:
             await asyncio.sleep(ADOPT_EVERY_S)
-            self._adopt_orphans()
+            await self._adopt_orphans()
 
     async def _work(self) -> None:
-        """Play queued evaluations one after another, for ever. Woken by `order` through the queue."""
+        """Give one turn after another, for ever. Woken by the line."""
         while True:
-            evaluation = self._known[await self._queue.get()]
+            evaluation = self._known[await self._line.next()]
             if evaluation.has_ended:
                 continue
-            self._current = asyncio.create_task(self._run(evaluation))
+            self._current = evaluation.id, asyncio.create_task(self._turn(evaluation))
             try:
-                await self._current
+                await self._current[1]
             except asyncio.CancelledError:
                 this = asyncio.current_task()
                 if this is not None and this.cancelling():  # `close` stops the worker; `cancel` only what it plays
                     raise
+            except LeaseLost as error:
+                logger.warning("%s: %s", evaluation.id, error)
+                self._forget(evaluation.id)
             except Exception as error:  # one evaluation's failure is its result, and the next one's turn
                 logger.exception("%s failed", evaluation.id)
                 evaluation.error = _told(error)
-                self._end(evaluation, "failed")
+                with suppress(LeaseLost):
+                    await self._end(evaluation, "failed")
             finally:
                 self._current = None
 
-    async def _run(self, evaluation: Evaluation) -> None:
-        evaluation.status, evaluation.started_at = "in_progress", time.time()
-        order = evaluation.order
+    async def _turn(self, evaluation: Evaluation) -> None:
+        if not await asyncio.to_thread(self._journal.claim, evaluation.id):
+            return self._forget(evaluation.id)  # another manager was first
+        playing = self._playing.get(evaluation.id) or await self._begin(evaluation)
+        if playing is None:
+            return None
         checkpoint = await self._registry.resolve(evaluation.model)
         if checkpoint.digest != evaluation.digest:
             raise ViterError(
                 f"{evaluation.model} holds weights {checkpoint.digest[:12]} now, {evaluation.digest[:12]} were ordered"
             )
-        items = {item.id: item for item in self._journal.repaired(evaluation.id)}
-        for name in order.suites:
-            await self._play_suite(evaluation, checkpoint, name, items)
-        parameters = checkpoint.info.compute.get("parameters")
-        evaluation.results = [
-            suite_result(
-                suites.load(name, order.n),
-                [item for item in items.values() if item.suite == name],
-                viter=order.viter,
-                parameters=int(parameters) if parameters else None,
-            )
-            for name in order.suites
-        ]
-        evaluation.generalisation_gap = generalisation_gap(evaluation.results)
-        self._end(evaluation, "completed")
+        is_automatic = evaluation.ordered_by == "service"
+        await playing.turn(checkpoint, *self._line.turn_of(is_automatic=is_automatic))
+        if not playing.is_done:
+            return self._line.join(evaluation.id, is_automatic=is_automatic)
+        await self._score(evaluation, checkpoint, list(playing.items.values()))
+        await self._end(evaluation, "completed")
         await settle_aliases(self._registry, self._journal, evaluation)
+        return None
 
-    async def _play_suite(
-        self, evaluation: Evaluation, checkpoint: Checkpoint, name: str, items: dict[str, Item]
-    ) -> None:
-        """Play until no item is missing, through dying replicas as long as anything gets finished."""
-        tries = 0
-        while missing := [i for i in range(evaluation.order.n) if item_id(name, i) not in items]:
-            before = len(items)
-            shares = [tuple(missing[share :: self._replicas]) for share in range(self._replicas)]
-            orders = [
-                PlayOrder(checkpoint=checkpoint, suite=name, indices=share, order=evaluation.order)
-                for share in shares
-                if share
-            ]
-            results = await asyncio.gather(
-                *(self._collect(evaluation, play, items) for play in orders), return_exceptions=True
-            )
-            failures = [result for result in results if isinstance(result, Exception)]
-            if not failures:
-                continue
-            tries = 0 if len(items) > before else tries + 1
-            if tries >= TRIES_WITHOUT_PROGRESS or any(_is_final(failure) for failure in failures):
-                raise failures[0]
-            logger.warning("%s: %s; playing the rest again", evaluation.id, _told(failures[0]))
-            await asyncio.sleep(RETRY_PAUSE_S)
+    async def _begin(self, evaluation: Evaluation) -> Playing | None:
+        """What is there to play; None where another manager ended it just before it was claimed."""
+        stored = await asyncio.to_thread(self._journal.load, evaluation.id)
+        if stored.has_ended:
+            self._known[evaluation.id] = stored
+            self._journal.release(evaluation.id)
+            return None
+        items = await asyncio.to_thread(self._journal.repaired, evaluation.id)
+        playing = Playing(
+            evaluation, items, self._journal, self._play, replicas=self._replicas, on_news=self._ring
+        )  # fmt: skip
+        self._playing[evaluation.id] = playing
+        evaluation.status, evaluation.started_at = "in_progress", time.time()
+        self._ring()
+        return playing
 
-    async def _collect(self, evaluation: Evaluation, order: PlayOrder, items: dict[str, Item]) -> None:
-        unwritten: list[Item] = []
-        written_at = time.monotonic()
-        try:
-            async with aclosing(self._play(order)) as batches:
-                async for batch in batches:
-                    unwritten += [item for item in batch if item.id not in items]
-                    if time.monotonic() - written_at > JOURNAL_EVERY_S:
-                        self._keep(evaluation, unwritten, items)
-                        unwritten, written_at = [], time.monotonic()
-        finally:
-            self._keep(evaluation, unwritten, items)
-
-    def _keep(self, evaluation: Evaluation, finished: Sequence[Item], items: dict[str, Item]) -> None:
-        if finished:
-            self._journal.append(evaluation.id, finished)
-            items.update({item.id: item for item in finished})
-            self._count(evaluation, list(items.values()))
-
-    def _count(self, evaluation: Evaluation, items: Sequence[Item]) -> None:
-        evaluation.counts = Counts(
-            total=evaluation.counts.total,
-            done=len(items),
-            succeeded=sum(item.success for item in items),
-            failed=sum(item.error is not None for item in items),
+    async def _score(self, evaluation: Evaluation, checkpoint: Checkpoint, items: list[Item]) -> None:
+        parameters = checkpoint.info.compute.get("parameters")
+        evaluation.results = await asyncio.to_thread(
+            results_of, evaluation.order, items, int(parameters) if parameters else None
         )
+        evaluation.generalisation_gap = generalisation_gap(evaluation.results)
 
-    def _end(self, evaluation: Evaluation, status: str) -> None:
+    async def _end(self, evaluation: Evaluation, status: str) -> None:
         evaluation.status, evaluation.ended_at = status, time.time()  # type: ignore[assignment]
-        self._journal.finish(evaluation)
+        await asyncio.to_thread(self._journal.finish, evaluation)
+        self._playing.pop(evaluation.id, None)
+        self._ring()
 
-
-def _page(rows: list, ids: list[str], limit: int, after: str | None) -> tuple[list, bool]:
-    start = ids.index(after) + 1 if after in ids else (len(ids) if after else 0)
-    return rows[start : start + limit], len(rows) > start + limit
-
-
-def _is_final(error: BaseException) -> bool:
-    """Whether it would only happen again: a user's mistake, as against an engine or a process that died."""
-    cause = cause_of(error)
-    return isinstance(cause, ViterError) and status_of(cause) < 500
+    def _forget(self, evaluation_id: str) -> None:
+        self._playing.pop(evaluation_id, None)
+        self._known.pop(evaluation_id, None)
+        self._journal.release(evaluation_id)
+        self._ring()
 
 
 def _told(error: BaseException) -> str:

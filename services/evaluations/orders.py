@@ -15,8 +15,22 @@ from trainers.checkpoints import Checkpoint
 
 MAX_N = 2000
 State = Literal["queued", "in_progress", "completed", "failed", "canceled"]
+Source = Literal["client", "service"]
 ENDED: tuple[State, ...] = ("completed", "failed", "canceled")
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class DecodingOrder(BaseModel):
+    """How answers are drawn."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    temperature: float = Field(1.0, ge=0, le=5)
+    """Sampling temperature; 0 decodes greedily."""
+    max_tokens: int = Field(256, ge=1, le=8192)
+    """Longest answer, in tokens."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Names every draw: the same order gives the same episodes on the same weights."""
 
 
 class EvaluationOrder(BaseModel):
@@ -39,12 +53,10 @@ class EvaluationOrder(BaseModel):
     """Tasks of each suite: its first n."""
     viter: int = Field(5, ge=1, le=50)
     """Judged attempts per state."""
-    temperature: float = Field(1.0, ge=0, le=5)
-    """Sampling temperature; 0 decodes greedily."""
-    max_tokens: int = Field(256, ge=1, le=8192)
-    """Longest answer, in tokens."""
-    seed: int = Field(0, ge=0, lt=2**63)
-    """Names every draw: the same order gives the same episodes on the same weights."""
+    decoding: DecodingOrder = DecodingOrder()
+    """How answers are drawn."""
+    idempotency: Name | None = None
+    """The same key and order again give the same evaluation, as the header Idempotency-Key does; null orders a new one."""
 
     @model_validator(mode="after")
     def _suites_are_distinct(self) -> Self:
@@ -211,6 +223,10 @@ class Evaluation(BaseModel):
     model: str
     digest: str
     order: EvaluationOrder
+    ordered_by: Source = "client"
+    """`service`: by itself, for a checkpoint that was just committed; those of clients go first."""
+    manager: str = ""
+    """Which manager took the order; another one plays it once that one is gone."""
     counts: Counts
     results: list[SuiteResult] | None = None
     generalisation_gap: DifferenceModel | None = None
@@ -219,6 +235,11 @@ class Evaluation(BaseModel):
     @property
     def has_ended(self) -> bool:
         return self.status in ENDED
+
+    @property
+    def run(self) -> str:
+        """The stage run whose checkpoint is measured."""
+        return self.model.partition("@")[0]
 
 
 class EvaluationList(BaseModel):

@@ -2,10 +2,24 @@
 
 from collections.abc import Sequence
 
+from envs import suites
 from envs.suites import Suite, headline
 from services.evaluations import scoring
-from services.evaluations.orders import DifferenceModel, Item, RateModel, SuiteResult, Tokens
+from services.evaluations.orders import DifferenceModel, EvaluationOrder, Item, RateModel, SuiteResult, Tokens
 from trainers.compute import Compute
+
+
+def results_of(order: EvaluationOrder, items: Sequence[Item], parameters: int | None) -> list[SuiteResult]:
+    """What each suite of an order showed, in its order."""
+    return [
+        suite_result(
+            suites.load(name, order.n),
+            [item for item in items if item.suite == name],
+            viter=order.viter,
+            parameters=parameters,
+        )
+        for name in order.suites
+    ]
 
 
 def suite_result(suite: Suite, items: Sequence[Item], *, viter: int, parameters: int | None) -> SuiteResult:

@@ -80,8 +80,7 @@ def success_by_iteration(outcomes: Sequence[Outcome], viter: int) -> list[Rate]:
 
     An episode counts where it needed the most: it never falls, and the last one is `success`.
     """
-    needed = [max(map(_needed, o.attempts), default=math.inf) if o.is_success else math.inf for o in outcomes]
-    return [wilson(sum(n <= i for n in needed), len(outcomes)) for i in range(1, viter + 1)]
+    return [wilson(sum(solved_within(o, i) for o in outcomes), len(outcomes)) for i in range(1, viter + 1)]
 
 
 def first_attempt(outcomes: Sequence[Outcome]) -> Rate:
@@ -127,6 +126,56 @@ def difference(first: Rate, second: Rate) -> Difference:
     return Difference(value=value, low=value - below, high=value + above)
 
 
+def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Difference:
+    """`second` − `first` over the same tasks: the score interval for paired proportions of Newcombe 1998, method 10.
+
+    With a tasks solved by both, b by the second alone, c by the first alone, d by none, n in all:
+
+    low  = D − √((p₂ − l₂)² − 2φ(p₂ − l₂)(u₁ − p₁) + (u₁ − p₁)²)
+    high = D + √((u₂ − p₂)² − 2φ(u₂ − p₂)(p₁ − l₁) + (p₁ − l₁)²)
+    φ    = (ad − bc) / √((a+b)(c+d)(a+c)(b+d)), a positive numerator less n/2 and never below 0
+
+    Improved confidence intervals for the difference between binomial proportions based on paired data, Statistics in
+    Medicine 17, 2635-2650. Without tasks the interval is everything.
+    """
+    pairs = list(zip(first, second, strict=True))
+    n = len(pairs)
+    if n == 0:
+        return Difference(value=0.0, low=-1.0, high=1.0)
+    a, d = sum(x and y for x, y in pairs), sum(not x and not y for x, y in pairs)
+    b, c = sum(y and not x for x, y in pairs), sum(x and not y for x, y in pairs)
+    one, two = wilson(a + c, n), wilson(a + b, n)
+    raw = a * d - b * c
+    agreement = raw if raw < 0 else max(raw - n / 2, 0.0)
+    margins = (a + b) * (c + d) * (a + c) * (b + d)
+    phi = agreement / math.sqrt(margins) if margins else 0.0
+    value = (b - c) / n
+    low = value - _joined(two.rate - two.low, one.high - one.rate, phi)
+    high = value + _joined(two.high - two.rate, one.rate - one.low, phi)
+    return Difference(value=value, low=max(-1.0, low), high=min(1.0, high))
+
+
+def paired_per_step(first: Sequence[Outcome], second: Sequence[Outcome]) -> Difference | None:
+    """Per-step accuracy, `second` − `first`, over the same tasks; None with fewer than two tasks or without an answer.
+
+    Answers of one task belong together, and so do both policies' answers to it: the interval is the normal one of a
+    difference of two ratio estimates with tasks as the sampled units (Cochran 1977, Sampling Techniques, 6.13).
+    """
+    counts = [[(sum(map(sum, o.attempts)), sum(map(len, o.attempts))) for o in side] for side in (first, second)]
+    answers = [sum(n for _, n in side) for side in counts]
+    tasks = len(first)
+    if tasks < 2 or 0 in answers:
+        return None
+    rates = [sum(k for k, _ in side) / total for side, total in zip(counts, answers, strict=True)]
+    pulls = [
+        [tasks * (k - rate * n) / total for k, n in side]
+        for side, rate, total in zip(counts, rates, answers, strict=True)
+    ]
+    spread = sum((two - one) ** 2 for one, two in zip(*pulls, strict=True)) / (tasks * (tasks - 1))
+    value, half = rates[1] - rates[0], Z95 * math.sqrt(spread)
+    return Difference(value=value, low=max(-1.0, value - half), high=min(1.0, value + half))
+
+
 def generalisation_gap(id_rate: Rate, ood_rate: Rate) -> Difference:
     """What is lost out of distribution: ID − OOD."""
     return difference(ood_rate, id_rate)
@@ -142,6 +191,15 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
     lost = sum(a and not b for a, b in pairs)
     tail = sum(math.comb(won + lost, i) for i in range(min(won, lost) + 1))
     return PairedTest(won=won, lost=lost, p_value=min(1.0, 2 * tail / 2 ** (won + lost)))
+
+
+def solved_within(outcome: Outcome, attempts: int) -> bool:
+    """Whether the episode was solved with at most so many judged answers at every position."""
+    return outcome.is_success and max(map(_needed, outcome.attempts), default=math.inf) <= attempts
+
+
+def _joined(one: float, other: float, phi: float) -> float:
+    return math.sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))  # rounding may fall below 0
 
 
 def _needed(attempts: tuple[bool, ...]) -> float:

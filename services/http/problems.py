@@ -21,6 +21,7 @@ STATUS = {
     "CheckpointMissing": 404,
     "AliasReserved": 409,
     "EvaluationMissing": 404,
+    "PictureMissing": 404,
     "IdempotencyConflict": 422,
     "PlayedElsewhere": 409,
     "LineError": 422,

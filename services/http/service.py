@@ -8,7 +8,10 @@ from fastapi import Query
 from cluster.verifiers import Judgement, Question
 from services.engines.episodes import EpisodeEvent, EpisodeOrder
 from services.engines.replica import Head
-from services.evaluations.orders import Evaluation, EvaluationList, EvaluationOrder, ItemList
+from services.evaluations.compare import Comparison
+from services.evaluations.events import News
+from services.evaluations.listing import EvaluationQuery
+from services.evaluations.orders import Evaluation, EvaluationList, EvaluationOrder, Item, ItemList
 from services.registry import Registry
 from trainers.checkpoints import Checkpoint
 
@@ -20,15 +23,21 @@ After = Annotated[str | None, Query(max_length=200)]
 
 
 class EvaluationJobs(Protocol):
-    """What the routes ask of the evaluation manager."""
+    """What the routes ask of the evaluation manager. See `evaluations.jobs.Evaluations`."""
 
-    async def order(self, order: EvaluationOrder, key: str | None) -> Evaluation: ...
+    async def order(self, order: EvaluationOrder) -> Evaluation: ...
 
     async def get(self, evaluation_id: str) -> Evaluation: ...
 
-    async def page(self, limit: int, after: str | None) -> EvaluationList: ...
+    async def page(self, query: EvaluationQuery) -> EvaluationList: ...
 
     async def items(self, evaluation_id: str, limit: int, after: str | None) -> ItemList: ...
+
+    async def item(self, evaluation_id: str, item: str) -> Item: ...
+
+    async def news(self, evaluation_id: str, seen: int, status: str | None, wait_s: float) -> News: ...
+
+    async def compare(self, first: str, second: str) -> Comparison: ...
 
     async def cancel(self, evaluation_id: str) -> Evaluation: ...
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import envs
 from envs.base import ViterError
 from envs.task import Sighted
+from services.evaluations.orders import Item
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +19,10 @@ SIDE_PX = 320
 BUDGET = 4_000_000
 """Bytes of a page that pictures may take before the rest are left out."""
 JPEG_QUALITY = 85
+
+
+class PictureMissing(ViterError):
+    """An episode showed no such picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,3 +78,23 @@ def data_uri(pixels: "np.ndarray") -> tuple[str, int, int]:
         written[kind] = file.getvalue()
     kind = min(written, key=lambda name: len(written[name]))
     return f"data:image/{kind};base64,{base64.b64encode(written[kind]).decode()}", image.width, image.height
+
+
+def picture_of(item: Item, key: str) -> bytes:
+    """A picture that an episode showed, as PNG.
+
+    Raises:
+        PictureMissing: the episode showed no picture of this key.
+    """
+    if not any(key in position.images for position in item.positions):
+        raise PictureMissing(f"{item.id} showed no picture {key[:80]!r}; its positions name those it showed")
+    return png(item.suite.partition("/")[0], item.options, key)
+
+
+def png(environment: str, options: Mapping[str, Any], key: str) -> bytes:
+    """What an environment with these options draws for `key`, in full size."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(cast(Sighted, envs.make(environment, **options)).image(key)).save(file, "png")
+    return file.getvalue()

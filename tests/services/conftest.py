@@ -61,19 +61,31 @@ def solved(order: PlayOrder, index: int) -> Item:
     )
 
 
+def answered(suite: str, index: int, *, solved_at: int, viter: int) -> Item:
+    """An item solved at this attempt; 0 is never."""
+    statuses = ["wrong_value"] * (solved_at - 1) + ["correct"] if solved_at else ["wrong_value"] * viter
+    turns = [ItemTurn(answer="a", feedback="f", reward=0.0, status=s, tokens=3, finish_reason="stop") for s in statuses]
+    return Item(
+        id=item_id(suite, index), suite=suite, index=index, task=f"task-{index}", data={}, prompt="p",
+        success=solved_at > 0, reward=0.0, turns=turns, prefill_tokens=4, cached_tokens=0,
+        decoded_tokens=3 * len(turns), digest="d",
+    )  # fmt: skip
+
+
 class Player:
     """Plays items in batches of four. `before_batch` may fail or wait, as an engine would."""
 
     def __init__(self) -> None:
         self.played: list[str] = []
         self.before_batch: Callable[[int], object] = lambda _: None
+        self.item: Callable[[PlayOrder, int], Item] = solved
 
     async def __call__(self, order: PlayOrder) -> AsyncGenerator[list[Item], None]:
         for start in range(0, len(order.indices), 4):
             waited = self.before_batch(len(self.played))
             if hasattr(waited, "__await__"):
                 await waited
-            batch = [solved(order, index) for index in order.indices[start : start + 4]]
+            batch = [self.item(order, index) for index in order.indices[start : start + 4]]
             self.played += [item.id for item in batch]
             yield batch
 

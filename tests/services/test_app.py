@@ -183,8 +183,11 @@ def test_a_large_body_is_refused_announced_or_not(url: str, token: str):
 
 def test_an_evaluation_runs_to_its_end_with_every_item(service: Client, cards: dict[str, ModelCard]):
     seen: list[int] = []
-    ordered = service.evaluate("nano@latest", n=40, viter=2, max_tokens=16, idempotency_key="once")
-    assert service.evaluate("nano@latest", n=40, viter=2, max_tokens=16, idempotency_key="once").id == ordered.id
+    ordered = service.evaluate("nano@latest", n=40, viter=2, decoding={"max_tokens": 16}, idempotency_key="once")
+    assert (
+        service.evaluate("nano@latest", n=40, viter=2, decoding={"max_tokens": 16}, idempotency_key="once").id
+        == ordered.id
+    )
     done = service.wait(ordered.id, lambda evaluation: seen.append(evaluation.counts.done), deadline_s=120)
     assert (done.status, done.model, done.digest) == ("completed", SECOND, cards[SECOND].metadata.digest)
     assert seen == sorted(seen)
@@ -201,7 +204,9 @@ def test_an_evaluation_runs_to_its_end_with_every_item(service: Client, cards: d
 
 def test_the_same_order_gives_the_same_episodes(service: Client):
     def played() -> dict[str, list[str]]:
-        evaluation = service.evaluate(FIRST, n=12, viter=2, max_tokens=16, seed=7, suites=["general_points/id"])
+        evaluation = service.evaluate(
+            FIRST, n=12, viter=2, decoding={"max_tokens": 16, "seed": 7}, suites=["general_points/id"]
+        )
         service.wait(evaluation.id, deadline_s=60)
         return {item.id: [turn.answer for turn in item.turns] for item in service.items(evaluation.id)}
 
@@ -216,7 +221,7 @@ def kill(title: str) -> None:
 
 
 def test_killing_the_manager_and_then_the_engine_costs_no_item_and_repeats_none(service: Client, state: Path):
-    ordered = service.evaluate(FIRST, n=300, viter=3, max_tokens=32, suites=["general_points/id"])
+    ordered = service.evaluate(FIRST, n=300, viter=3, decoding={"max_tokens": 32}, suites=["general_points/id"])
 
     def wait_for(done: int) -> None:
         end = time.monotonic() + 120

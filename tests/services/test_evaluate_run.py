@@ -95,7 +95,7 @@ def test_a_run_is_measured_whole_and_found_again(store: Path, monkeypatch: pytes
     settings = EvaluationConfig(suites=(ID, OOD), n=64, curve_n=16, viter=3)
     found = evaluate_run.measure(config(store), settings, seen.append)
     assert [order["n"] for _, order in service.orders] == [64, 16, 64, 64]
-    assert all(order["max_tokens"] == 48 for _, order in service.orders)
+    assert all(order["decoding"]["max_tokens"] == 48 for _, order in service.orders)
     assert [p.flops for p in found.points] == [0, 6 * 10 * 2, 6 * 10 * 4, 6 * 10 * 15]  # after init
     assert [len(p.episodes) for p in found.points] == [2, 0, 2, 2]
     assert found.deals == {"sft_branch": 30, "ppo": None}
@@ -135,7 +135,7 @@ def test_an_interrupt_cancels_the_evaluation():
     service = Interrupted(status="in_progress")
     service.evaluate = lambda c, **order: Service.evaluate(service, c, idempotency_key="k", **order)  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        evaluate_run.one(service, "a@latest", lambda _: None, suites=(ID,), n=4, viter=1, temperature=1.0)
+        evaluate_run.one(service, "a@latest", lambda _: None, suites=(ID,), n=4, viter=1)
     assert service.cancelled == "eval-00000001"
 
 

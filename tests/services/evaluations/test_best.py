@@ -77,7 +77,10 @@ def test_few_tasks_never_beat_many():
     assert winner([*many, *(measured(step, 32, n=32) for step in (30, 40, 50))]) == 20
 
 
-@pytest.mark.parametrize("other", [{"viter": 1}, {"temperature": 0}, {"options": {"resolution": 128}}, {"seed": 7}])
+@pytest.mark.parametrize(
+    "other",
+    [{"viter": 1}, {"decoding": {"temperature": 0}}, {"options": {"resolution": 128}}, {"decoding": {"seed": 7}}],
+)
 def test_what_is_not_comparable_is_never_ranked_together(other: dict):
     """Another way to measure decides once it has measured more checkpoints, and then alone."""
     usual = [measured(10, 50), measured(20, 70)]
@@ -101,6 +104,7 @@ def journal(store: Path) -> Journal:
 
 def kept(journal: Journal, evaluation: Evaluation) -> Evaluation:
     journal.create(evaluation)
+    assert journal.claim(evaluation.id)
     journal.finish(evaluation)
     return evaluation
 

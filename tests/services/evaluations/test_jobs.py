@@ -7,8 +7,10 @@ import pytest
 
 from envs.base import ConfigError, DataError
 from services.evaluations import jobs as module
+from services.evaluations import playing
 from services.evaluations.jobs import Evaluations
 from services.evaluations.journal import EvaluationMissing, Journal
+from services.evaluations.listing import EvaluationQuery
 from services.evaluations.orders import Evaluation, EvaluationOrder, item_id
 from services.http.problems import Busy, IdempotencyConflict, PlayedElsewhere
 from services.registry import Registry
@@ -16,12 +18,13 @@ from tests.services.conftest import Player, commit
 from trainers.checkpoints import CheckpointMissing
 
 ORDER = EvaluationOrder(checkpoint="nano-a@latest", n=8, viter=2)
+KEYED = ORDER.model_copy(update={"idempotency": "k"})
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_PAUSE_S", 0.0)
-    monkeypatch.setattr(module, "JOURNAL_EVERY_S", 0.0)
+    monkeypatch.setattr(playing, "RETRY_PAUSE_S", 0.0)
+    monkeypatch.setattr(playing, "JOURNAL_EVERY_S", 0.001)
 
 
 @pytest.fixture
@@ -34,10 +37,10 @@ async def jobs(store: Path, player):
 
 async def ended(jobs: Evaluations, evaluation_id: str) -> Evaluation:
     async with asyncio.timeout(20):
-        while not jobs.get(evaluation_id).has_ended:
+        while not (await jobs.get(evaluation_id)).has_ended:
             jobs.check()
             await asyncio.sleep(0.002)
-    return jobs.get(evaluation_id)
+    return await jobs.get(evaluation_id)
 
 
 async def test_an_evaluation_plays_every_item_once_and_scores_it(jobs: Evaluations, player):
@@ -60,7 +63,7 @@ async def test_items_come_page_by_page_and_each_once(jobs: Evaluations):
     seen: list[str] = []
     after = None
     while True:
-        page = await jobs.items(evaluation.id, limit=5, after=after)
+        page = await jobs.items(evaluation.id, 5, after)
         seen += [item.id for item in page.data]
         if not page.has_more:
             break
@@ -90,7 +93,7 @@ async def test_a_restarted_manager_plays_only_what_is_missing(store: Path, playe
     second = Evaluations(Journal(store), Registry(str(store)), player)
     await second.start()
     evaluation = await ended(second, evaluation_id)
-    items = await second.items(evaluation_id, limit=100, after=None)
+    items = await second.items(evaluation_id, 100, None)
     await second.close()
     assert evaluation.status == "completed"
     assert len(player.played) == len(set(player.played)) == 16
@@ -145,11 +148,11 @@ async def test_canceling_keeps_what_is_finished_and_frees_the_next(jobs: Evaluat
     player.before_batch = stop_at_4
     running, queued = await jobs.order(ORDER), await jobs.order(ORDER)
     await asyncio.wait_for(reached.wait(), 10)
-    assert (await jobs.cancel(running.id)).status == "canceled"
     player.before_batch = lambda _: None
+    assert (await jobs.cancel(running.id)).status == "canceled"
     assert (await ended(jobs, queued.id)).status == "completed"
-    assert jobs.get(running.id).status == "canceled"
-    assert len((await jobs.items(running.id, limit=100, after=None)).data) == 4
+    assert (await jobs.get(running.id)).status == "canceled"
+    assert len((await jobs.items(running.id, 100, None)).data) == 4
     assert (await jobs.cancel(queued.id)).status == "completed"
 
 
@@ -161,15 +164,15 @@ async def test_a_canceled_evaluation_stays_canceled_over_a_restart(store: Path, 
     await first.close()
     second = Evaluations(Journal(store), Registry(str(store)), player)
     await second.start()
-    assert second.get(made.id).status == "canceled"
+    assert (await second.get(made.id)).status == "canceled"
     await second.close()
 
 
 async def test_the_same_key_gives_the_same_evaluation(jobs: Evaluations):
-    first, second = await asyncio.gather(jobs.order(ORDER, key="k"), jobs.order(ORDER, key="k"))
+    first, second = await asyncio.gather(jobs.order(KEYED), jobs.order(KEYED))
     assert first.id == second.id
     with pytest.raises(IdempotencyConflict):
-        await jobs.order(ORDER.model_copy(update={"n": 9}), key="k")
+        await jobs.order(KEYED.model_copy(update={"n": 9}))
 
 
 async def test_an_alias_is_followed_once(jobs: Evaluations, committed):
@@ -207,7 +210,7 @@ async def test_what_is_unknown_is_refused_at_once(jobs: Evaluations):
         await jobs.order(ORDER.model_copy(update={"environment": "general_pints"}))
     for bad in ("eval-0000000000", "../order.json", "eval-../../x"):
         with pytest.raises(EvaluationMissing):
-            jobs.get(bad)
+            await jobs.get(bad)
 
 
 async def test_no_more_than_the_limit_are_open(jobs: Evaluations, player):
@@ -225,8 +228,8 @@ async def test_no_more_than_the_limit_are_open(jobs: Evaluations, player):
 
 async def test_they_are_listed_newest_first(jobs: Evaluations):
     made = [await jobs.order(ORDER) for _ in range(3)]
-    page = jobs.page(limit=2, after=None)
-    rest = jobs.page(limit=2, after=page.last_id)
+    page = await jobs.page(EvaluationQuery(limit=2))
+    rest = await jobs.page(EvaluationQuery(limit=2, after=page.last_id))
     assert [e.id for e in page.data + rest.data] == [e.id for e in reversed(made)]
     assert (page.has_more, rest.has_more) == (True, False)
 
@@ -243,16 +246,16 @@ async def test_an_evaluation_has_one_player_and_is_taken_over_when_that_one_is_g
     player.before_batch = stop_at_8
     first = Evaluations(Journal(store), Registry(str(store)), player)
     await first.start()
-    made = await first.order(ORDER, key="k")
+    made = await first.order(KEYED)
     await asyncio.wait_for(reached.wait(), 10)
 
     beside = Player()
     second = Evaluations(Journal(store), Registry(str(store)), beside)
     await second.start()
     await asyncio.sleep(0.05)
-    assert (second.get(made.id).counts.done, beside.played) == (8, [])
-    assert [e.id for e in second.page(limit=5, after=None).data] == [made.id]
-    assert (await second.order(ORDER, key="k")).id == made.id
+    assert ((await second.get(made.id)).counts.done, beside.played) == (8, [])
+    assert [e.id for e in (await second.page(EvaluationQuery(limit=5))).data] == [made.id]
+    assert (await second.order(KEYED)).id == made.id
     with pytest.raises(PlayedElsewhere):
         await second.cancel(made.id)
 

@@ -89,4 +89,4 @@ def test_the_same_order_is_known_again_and_another_is_not(trained: Checkpoint):
     assert asks_for(order(options={"resolution": 64}, modality="vision"), known)
     assert not asks_for(order(options={"resolution": 32}), known)
     assert not asks_for(order(modality="language"), known)
-    assert not asks_for(order(seed=1), known)
+    assert not asks_for(order(decoding={"seed": 1}), known)

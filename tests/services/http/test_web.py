@@ -14,7 +14,6 @@ from services.config import LimitsConfig
 from services.engines.replica import Head
 from services.evaluations.jobs import Evaluations
 from services.evaluations.journal import Journal
-from services.evaluations.orders import Evaluation, EvaluationList, EvaluationOrder, ItemList
 from services.http.problems import EngineDown
 from services.http.service import OVERTIME_S
 from services.http.tokens import Tokens, ensure_token
@@ -24,34 +23,12 @@ from services.registry import Registry
 LIMITS = LimitsConfig(max_tokens=64, choices=2, deadline_s=0.2)
 
 
-class Jobs:
-    """The evaluation jobs in this process."""
-
-    def __init__(self, jobs: Evaluations):
-        self.jobs = jobs
-
-    async def order(self, order: EvaluationOrder, key: str | None) -> Evaluation:
-        return await self.jobs.order(order, key=key)
-
-    async def get(self, evaluation_id: str) -> Evaluation:
-        return self.jobs.get(evaluation_id)
-
-    async def page(self, limit: int, after: str | None) -> EvaluationList:
-        return self.jobs.page(limit=limit, after=after)
-
-    async def items(self, evaluation_id: str, limit: int, after: str | None) -> ItemList:
-        return await self.jobs.items(evaluation_id, limit=limit, after=after)
-
-    async def cancel(self, evaluation_id: str) -> Evaluation:
-        return await self.jobs.cancel(evaluation_id)
-
-
 class LocalService:
     """What the routes stand on, with an engine that repeats what it was asked."""
 
     def __init__(self, store: Path, jobs: Evaluations):
         self.registry = Registry(str(store))
-        self.evaluations = Jobs(jobs)
+        self.evaluations = jobs
         self.is_up = True
         self.failure: Exception | None = None
         self.closed = 0
@@ -213,8 +190,8 @@ async def test_an_evaluation_is_a_resource(http: httpx.AsyncClient):
         ({"n": 0}, "/n"),
         ({"n": 10**6}, "/n"),
         ({"viter": 0}, "/viter"),
-        ({"temperature": -1}, "/temperature"),
-        ({"temprature": 1}, "/temprature"),
+        ({"decoding": {"temperature": -1}}, "/decoding/temperature"),
+        ({"decoding": {"temprature": 1}}, "/decoding/temprature"),
         ({"suites": ["a", "a"]}, "/"),
         ({"checkpoint": ""}, "/checkpoint"),
         ({"modality": "smell"}, "/modality"),
