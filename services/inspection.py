@@ -189,9 +189,9 @@ class Inspector:
                 if seen is None or seen.damage is None or stamps == self.store.stamps(folder):
                     break
             return seen
-        except FileNotFoundError:  # it went while it was looked at
+        except (FileNotFoundError, DataError):  # it went while it was looked at, or a link leads out of the store
             return None
-        except (DataError, OSError) as error:
+        except OSError as error:
             return Seen(None, {}, "", f"{name} cannot be read: {error}", False, time.monotonic())
 
     def _judged(self, place: Place, stamps: dict[str, str]) -> Seen | None:

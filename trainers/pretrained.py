@@ -28,7 +28,9 @@ def load_model(directory: Path, config: ModelConfig) -> Any:
     try:
         sees = hasattr(AutoConfig.from_pretrained(directory), "vision_config")
         kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        model = kind.from_pretrained(directory, dtype=DTYPES[config.dtype], attn_implementation=config.attention)
+        model = kind.from_pretrained(
+            directory, dtype=DTYPES[config.dtype], attn_implementation=config.attention, use_safetensors=True
+        )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{directory}: not a language model that transformers loads: {error}") from None
     if config.gradient_checkpointing:

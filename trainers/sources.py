@@ -6,6 +6,7 @@ from pathlib import Path
 from envs.base import ConfigError, DataError
 from trainers import checkpoints
 from trainers.checkpoint import model_digest
+from trainers.model_safety import refuse_unsafe
 
 
 def model_directory(source: str, *, store: str, digest: str | None = None) -> Path:
@@ -51,10 +52,9 @@ def _from_hub(name: str) -> Path:
 
 def _check(directory: Path, source: str) -> None:
     try:
-        config = json.loads((directory / "config.json").read_text())
+        json.loads((directory / "config.json").read_text())
     except (OSError, ValueError):
         raise DataError(f"model.source {source}: {directory}/config.json is missing or not JSON") from None
     if not any(directory.glob("*.safetensors")):
         raise DataError(f"model.source {source}: {directory} holds no safetensors; other weight formats are not read")
-    if "auto_map" in config:
-        raise DataError(f"model.source {source}: config.json asks to run its own code (auto_map), which is refused")
+    refuse_unsafe(directory)

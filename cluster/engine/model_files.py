@@ -13,7 +13,7 @@ def read_config(model_dir: Path) -> dict[str, Any]:
     """The model's config.json.
 
     Raises:
-        DataError: it is missing, unreadable, or wants its own code to run.
+        DataError: it is missing, unreadable or names no architecture.
     """
     if not model_dir.is_dir():
         raise DataError(f"{model_dir}: no such model directory; give one with config.json and *.safetensors")
@@ -25,11 +25,6 @@ def read_config(model_dir: Path) -> dict[str, Any]:
         raise DataError(f"{model_dir}/config.json: cannot be read ({error}); save the model again") from None
     if not isinstance(config, dict) or not config.get("architectures"):
         raise DataError(f"{model_dir}/config.json: names no architecture under `architectures`; save the model again")
-    if config.get("auto_map"):
-        raise DataError(
-            f"{model_dir}/config.json: `auto_map` asks to run the model's own code, which is never done; "
-            "use a model that transformers knows"
-        )
     return config
 
 
@@ -85,9 +80,11 @@ def safetensors_files(model_dir: Path) -> list[Path]:
     index = model_dir / "model.safetensors.index.json"
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError):
+            names = sorted(set(map(str, json.loads(index.read_text())["weight_map"].values())))
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise DataError(f"{index}: not a weight index; save the model again") from None
+        if odd := [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]:
+            raise DataError(f"{index}: it names {odd[0]!r}, which is no *.safetensors beside it; save the model again")
         files = [model_dir / name for name in names]
     else:
         files = sorted(model_dir.glob("*.safetensors"))

@@ -13,6 +13,7 @@ from cluster.config import EngineConfig
 from cluster.engine import model_files
 from cluster.engine.weights import BACKEND
 from envs.base import ConfigError, DataError
+from trainers.model_safety import refuse_unsafe
 
 KEEP_FREED_PAGES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776"
 """A weight update on CPU allocates and frees the whole model layer by layer, and page faults would be a quarter of its
@@ -26,11 +27,13 @@ def check_model(model_dir: Path) -> model_files.TensorShapes:
     """Names and shapes of the model's tensors, once it is known that an engine here can run it.
 
     Raises:
-        DataError: it is missing, damaged, of an architecture that vLLM does not know, or has tied embeddings on CPU.
+        DataError: it is missing, damaged or unsafe (`trainers.model_safety`), of an architecture that vLLM does not know, or
+            has tied embeddings on CPU.
     """
     from vllm.model_executor.models import ModelRegistry
 
     config = model_files.read_config(model_dir)
+    refuse_unsafe(model_dir)
     shapes = model_files.tensor_shapes(model_dir)
     known = set(ModelRegistry.get_supported_archs())
     if not known & set(config["architectures"]):

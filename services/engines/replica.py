@@ -35,9 +35,14 @@ from services.http.problems import EngineDown
 from trainers.chat import ChatFormat
 from trainers.checkpoints import Checkpoint, materialise
 from trainers.episode import Episode
+from trainers.model_safety import refuse_unsafe
 
 COSMETIC = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 """Keys of config.json that say how a model was made or saved, and not what it is."""
+TEXT_AND_IMAGES = (
+    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "processor_config.json",
+    "preprocessor_config.json",
+)  # fmt: skip
 
 logger = logging.getLogger("viter.replica")
 
@@ -258,9 +263,10 @@ class EngineReplica:
             self._engine = None
 
     async def _directory(self, digest: str) -> Path:
-        """The model directory on this machine, verified against its manifest when it is first used here."""
+        """The model directory on this machine, verified and found safe when it is first used here."""
         if digest not in self._directories:
             root = await asyncio.to_thread(materialise, self._checkpoints[digest], learner=False)
+            await asyncio.to_thread(refuse_unsafe, root / "model")
             self._directories[digest] = root / "model"
         return self._directories[digest]
 
@@ -273,7 +279,7 @@ def kind_of(directory: Path) -> str:
     config = json.loads((directory / "config.json").read_text())
     lasting = {key: value for key, value in config.items() if key not in COSMETIC}
     kind = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())
-    for name in ("tokenizer.json", "chat_template.jinja", "processor_config.json", "preprocessor_config.json"):
+    for name in TEXT_AND_IMAGES:
         path = directory / name
         kind.update(path.read_bytes() if path.exists() else b"-")
     return kind.hexdigest()

@@ -11,7 +11,7 @@ import envs
 from cluster.engine.reply import Reply
 from cluster.verifiers import ATTEMPTS, JudgeDied, Judgement, Question, VerifierPool, VerifierWorker
 from envs import suites
-from envs.base import ConfigError
+from envs.base import ConfigError, DataError
 from services.config import ServiceConfig
 from services.engines.episodes import EpisodeEvent, EpisodeOrder
 from services.engines.replica import EngineReplica, Head
@@ -130,6 +130,16 @@ async def ask(replica: EngineReplica, checkpoint: Checkpoint, deadline_s: float 
     answers = [a async for a in replica.complete("chat", {"model": checkpoint.name, **body}, checkpoint, deadline_s)]
     assert isinstance(answers[0], Head)
     return answers[0]
+
+
+@pytest.mark.parametrize("config", ['{"auto_map": {"AutoModel": "evil.Model"}}', "{", "[]"])
+async def test_a_hostile_model_is_refused_before_an_engine_sees_it(
+    replica: EngineReplica, engines: list[Expert], tmp_path: Path, config: str
+):
+    with pytest.raises(DataError, match=r"config\.json"):
+        await ask(replica, commit(tmp_path, 1, config))
+    assert engines == []
+    assert (await ask(replica, commit(tmp_path, 2))).status == 200
 
 
 async def test_an_episode_hears_its_verdict_and_revises(replica: EngineReplica, engines: list[Expert], tmp_path: Path):
