@@ -9,7 +9,8 @@ Deploy it with `serve deploy deploy/serve.yaml`, which calls `build`, or from Py
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,14 @@ from cluster.verifiers import Judgement, Question, VerifierPool
 from envs.base import ConfigError
 from services import port
 from services.config import ServiceConfig
+from services.elsewhere import Elsewhere
 from services.engines.deployment import VERIFIER_CPUS, Replica, verifiers
 from services.engines.episodes import EpisodeEvent, EpisodeOrder
 from services.engines.replica import Head, ReplicaState
 from services.engines.router import STATS_EVERY_S, DigestRouter
 from services.evaluations.jobs import Evaluations
 from services.evaluations.journal import Journal
+from services.evaluations.newcomers import Newcomers
 from services.evaluations.orders import Item, PlayOrder
 from services.http.guard import BODY_LIMIT_VARIABLE, BODY_SECONDS_VARIABLE
 from services.http.service import EvaluationJobs
@@ -56,9 +59,9 @@ _owns_serve = False  # whether `start` began Serve, so that `stop` leaves a serv
 
 
 class EvaluationManager(Evaluations):
-    """Evaluations in a process of their own; played by the replicas."""
+    """Evaluations in a process of their own; played by the replicas. `since` is when the service started."""
 
-    async def __init__(self, config: ServiceConfig, replica: DeploymentHandle):  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, config: ServiceConfig, replica: DeploymentHandle, since: float):  # type: ignore[misc]  # Serve awaits it
         registry = Registry(config.store, memory=_verdicts(config), reads=False)
 
         def play(order: PlayOrder) -> AsyncGenerator[list[Item], None]:
@@ -70,6 +73,7 @@ class EvaluationManager(Evaluations):
             play,
             replicas=config.max_replicas or config.replicas,
             most_open=config.limits.evaluations,
+            newcomers=Newcomers(registry, config.evaluate_new, since=since) if config.evaluate_new else None,
         )
         await self.start()
 
@@ -80,19 +84,6 @@ class EvaluationManager(Evaluations):
         await self.close()
 
 
-class _Elsewhere:
-    """The methods of a deployment, as if it were here."""
-
-    def __init__(self, handle: DeploymentHandle):
-        self._handle = handle
-
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        async def call(*args: Any) -> Any:
-            return await getattr(self._handle, name).remote(*args)
-
-        return call
-
-
 @serve.ingress()
 class Gateway:
     """The routes, and what they stand on."""
@@ -101,7 +92,7 @@ class Gateway:
         self._config = config
         self._replica = replica
         self.registry = Registry(config.store, memory=_verdicts(config))
-        self.evaluations = cast(EvaluationJobs, _Elsewhere(manager))
+        self.evaluations = cast(EvaluationJobs, Elsewhere(manager))
         self._verifiers: VerifierPool | None = None  # of answers that clients send; starts with the first
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -192,7 +183,7 @@ def build(args: ServiceConfig) -> serve.Application:
     light = {"num_cpus": LIGHT_CPUS}
     manager = serve.deployment(
         EvaluationManager, name="evaluations", max_ongoing_requests=asked_at_once, ray_actor_options=light
-    ).bind(config, replica)
+    ).bind(config, replica, time.time())
     # more than the guard lets in, so that the guard's 429 is the one that clients see
     let_in = 2 * (limits.requests + limits.streams + limits.calls)
     return serve.deployment(Gateway, name="gateway", max_ongoing_requests=let_in, ray_actor_options=light).bind(

@@ -96,6 +96,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Take requests without a token.")] = False,
+    evaluate_new: Annotated[
+        int | None, typer.Option(help="Measure each new checkpoint by itself, on so many tasks of each suite.")
+    ] = None,
 ) -> None:
     """Serve the checkpoints of a store over HTTP until interrupted."""
     with plain_errors():
@@ -103,7 +106,8 @@ def serve(
         from services import serving
         from services.config import ServiceConfig
 
-        asked = {"store": store, "host": host, "port": port, "auth": "none" if no_auth else "token"}
+        new = {"evaluate_new": {"n": evaluate_new}} if evaluate_new is not None else {}
+        asked = {"store": store, "host": host, "port": port, "auth": "none" if no_auth else "token", **new}
         serving.run(validated(ServiceConfig, asked, source="viter serve"))
 
 

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cluster.config import EngineConfig
-from envs.base import Config
+from envs import suites
+from envs.base import Config, ViterError
 
 SERVED_ENGINE = EngineConfig(max_num_seqs=128)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -43,6 +44,27 @@ class LimitsConfig(Config):
     """Evaluations queued or running; one more is told 429."""
 
 
+class EvaluateNew(Config):
+    """How each checkpoint is measured that is committed while the service runs."""
+
+    n: int = Field(64, ge=1, le=2000)
+    """Tasks of each suite."""
+    viter: int = Field(5, ge=1, le=50)
+    """Judged attempts per state."""
+    suites: tuple[str, ...] = ()
+    """Suites by name; empty takes the first ID and the first OOD suite of what a checkpoint trained on."""
+
+    @field_validator("suites")
+    @classmethod
+    def _suites_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            try:
+                suites.check(name)
+            except ViterError as error:
+                raise ValueError(str(error)) from None
+        return names
+
+
 class ServiceConfig(Config):
     """One service over one store of checkpoints."""
 
@@ -77,6 +99,8 @@ class ServiceConfig(Config):
     """How long requests for the loaded checkpoint may overtake one that waits for another checkpoint."""
     episodes_in_flight: int = Field(128, ge=1)
     """Episodes an evaluation plays at once on a replica."""
+    evaluate_new: EvaluateNew | None = None
+    """Evaluations of each new checkpoint that the service orders by itself; they wait while others do. Null orders none."""
     limits: LimitsConfig = LimitsConfig()
     """What one client may ask for."""
 

@@ -18,6 +18,7 @@ from envs.base import ViterError
 from services.evaluations.best import settle_aliases
 from services.evaluations.journal import EvaluationMissing, EvaluationUnreadable, Journal
 from services.evaluations.line import Line
+from services.evaluations.newcomers import Newcomers
 from services.evaluations.orders import (
     Counts,
     Evaluation,
@@ -44,12 +45,22 @@ logger = logging.getLogger("viter.evaluations")
 class Evaluations(EvaluationReader):
     """The jobs of one service. `start` before use, `close` after."""
 
-    def __init__(self, journal: Journal, registry: Registry, play: Play, *, replicas: int = 1, most_open: int = 64):
+    def __init__(
+        self,
+        journal: Journal,
+        registry: Registry,
+        play: Play,
+        *,
+        replicas: int = 1,
+        most_open: int = 64,
+        newcomers: Newcomers | None = None,
+    ):
         super().__init__(journal)
         self._registry = registry
         self._play = play
         self._replicas = replicas
         self._most_open = most_open
+        self._newcomers = newcomers
         self._line = Line(TURN_ITEMS * replicas)
         self._taking = asyncio.Lock()  # of many orders with one key, the first creates the evaluation
         self._current: tuple[str, asyncio.Task[None]] | None = None  # whose turn it is; `cancel` cancels it
@@ -60,6 +71,8 @@ class Evaluations(EvaluationReader):
         await asyncio.to_thread(self._journal.start)
         await self._adopt_orphans()
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._keep_adopting())]
+        if self._newcomers is not None:
+            self._tasks.append(asyncio.create_task(self._newcomers.watch(lambda order: self.order(order, "service"))))
 
     async def close(self) -> None:
         """Stop playing; what has not ended goes on at the next start."""
