@@ -25,7 +25,7 @@ class Replica(EngineReplica):
     def __init__(self, config: ServiceConfig):
         super().__init__(
             config,
-            lambda directory, version: _start_engine(config, directory, version),
+            lambda directory, version: start_engine(config, directory, version),
             verifiers(config.verifiers),
         )
         self._warming: asyncio.Task[None] | None = None  # ends once a checkpoint is held; starts with the first check
@@ -64,7 +64,7 @@ def verifiers(count: int) -> VerifierPool:
     return VerifierPool([RemoteJudge(actor.options(num_cpus=VERIFIER_CPUS).remote()) for _ in range(count)])
 
 
-async def _start_engine(config: ServiceConfig, directory: Path, version: int) -> tuple[ServedEngine, Completions]:
+async def start_engine(config: ServiceConfig, directory: Path, version: int) -> tuple[ServedEngine, Completions]:
     from cluster.engine import Engine, OpenAi
 
     engine = await Engine.start(directory, config.engine, weight_version=version)

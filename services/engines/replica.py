@@ -97,7 +97,7 @@ class EngineReplica:
     def __init__(self, config: ServiceConfig, start_engine: StartEngine, verifiers: VerifierPool):
         self._config = config
         self._start_engine = start_engine
-        self._verifiers = verifiers
+        self.verifiers = verifiers
         self._leases = Leases(self._load, patience_s=config.patience_s)
         self._checkpoints: dict[str, Checkpoint] = {}  # by digest: what those in line wait for
         self._directories: dict[str, Path] = {}  # by digest: verified, on this machine
@@ -200,7 +200,7 @@ class EngineReplica:
 
     async def close(self) -> None:
         """End the engine, and ask the verifiers nothing more."""
-        await self._verifiers.close()
+        await self.verifiers.close()
         await self._end_engine()
 
     async def _item(self, order: PlayOrder, environment: Environment, task: Task, index: int) -> Item:
@@ -223,7 +223,7 @@ class EngineReplica:
                 environment,
                 self._chat,
                 self._engine.generate,
-                self._verifiers.verify,
+                self.verifiers.verify,
                 decoding=decoding,
                 seeds=seeds,
                 index=index,

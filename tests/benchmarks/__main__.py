@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-MODULES = ("envs", "learner", "engine", "rollout", "pipeline")
+MODULES = ("envs", "learner", "engine", "rollout", "pipeline", "services")
 
 
 def machine() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from services.config import LimitsConfig
 from services.http import tasks
 from services.http.bodies import SuiteList, suite_cards
-from services.http.problems import Problem
+from services.http.problems import PROBLEM_JSON
 from services.http.service import Service
 from services.http.tasks import (
     EnvironmentList,
@@ -24,7 +24,10 @@ from services.http.tasks import (
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The picture"}}
 
 FAILED: dict[int | str, dict[str, Any]] = {
-    502: {"model": Problem, "description": "The verifier failed: there is no verdict"}
+    502: {
+        "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "description": "The verifier failed: there is no verdict",
+    }
 }
 
 

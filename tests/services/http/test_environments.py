@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from services.engines.episodes import EpisodeEnd, EpisodeEvent, shown, task_of
 from services.http.problems import EngineDown
 from services.http.web import web
 from services.registry import Registry
+from tests.services.sse import events_of
 
 LIMITS = LimitsConfig(max_tokens=64, answers=3)
 HAND = {"cards": ["C7", "CK", "C7", "CA"]}
@@ -77,11 +77,6 @@ async def hasty(service: LocalService):
     """The same with a deadline that passes at once."""
     async with client(service, LIMITS.model_copy(update={"deadline_s": 0.2})) as made:
         yield made
-
-
-def events_of(text: str) -> list[tuple[str, dict]]:
-    blocks = [block.split("\n", 1) for block in text.strip().split("\n\n")]
-    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
 
 
 async def test_environments_say_what_can_be_asked_of_them(http: httpx.AsyncClient):

@@ -1,10 +1,9 @@
-"""The service for real: Ray Serve, vLLM, two nano checkpoints, HTTP. One service for the whole module."""
+"""The service as a whole: answers, evaluations, and what it survives."""
 
 import asyncio
 import contextlib
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,78 +13,13 @@ import psutil
 import pytest
 from openai import AsyncOpenAI, AuthenticationError, NotFoundError, OpenAI
 
-from cluster.config import EngineConfig
 from envs.base import ConfigError, DataError, ViterError
-from services.client import Client, saved_token
-from services.config import LimitsConfig, ServiceConfig
+from services.client import Client
+from services.config import ServiceConfig
 from services.registry import ModelCard
+from tests.services.served.names import FIRST, QUESTION, SECOND
 
 pytestmark = pytest.mark.slow
-
-FIRST, SECOND = "nano@step-000001", "nano@step-000002"
-QUESTION = [{"role": "user", "content": "Cards: ['A', '3', 'K', '6']"}]
-START_S = 180.0
-
-
-@pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with two checkpoints of one architecture: the same shapes, other weights."""
-    from trainers.checkpoints import CheckpointInfo, Checkpoints
-    from trainers.nano import model
-
-    store = tmp_path_factory.mktemp("store")
-    for step in (1, 2):
-        info = CheckpointInfo(parents=(), metrics={}, compute={"parameters": 800_000}, config={}, world_size=1)
-        Checkpoints(store, "nano").commit(step, lambda path, seed=step: model.create(path / "model", seed=seed), info)
-    return store
-
-
-@pytest.fixture(scope="module")
-def config(state: Path) -> ServiceConfig:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return ServiceConfig(
-        store=str(state),
-        port=port,
-        engine=EngineConfig(dtype="float32", kv_cache_gib=0.25, prefix_cache=False),
-        limits=LimitsConfig(body_bytes=65536, max_tokens=64),
-        patience_s=0.2,
-        episodes_in_flight=32,
-    )
-
-
-@pytest.fixture(scope="module")
-def url(config: ServiceConfig) -> Iterator[str]:
-    from services import app
-
-    started = app.start(config)
-    assert started.token == saved_token(config.store)
-    with Client(started.url, started.token) as service:
-        deadline = time.monotonic() + START_S
-        while not service.is_ready():
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        yield started.url
-    app.stop()
-
-
-@pytest.fixture(scope="module")
-def token(state: Path, url: str) -> str:
-    found = saved_token(state)
-    assert found is not None
-    return found
-
-
-@pytest.fixture(scope="module")
-def service(url: str, token: str) -> Iterator[Client]:
-    with Client(url, token) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def cards(service: Client) -> dict[str, ModelCard]:
-    return {card.id: card for card in service.models()}
 
 
 def test_the_openai_client_works_unchanged(url: str, token: str, cards: dict[str, ModelCard]):
