@@ -73,7 +73,7 @@ def remove_alias(store: str | Path | Store, run: str, alias: str) -> None:
     try:
         opened.read(path)
     except FileNotFoundError:
-        raise CheckpointMissing(f"{opened.uri} holds no alias {alias!r} of {run}") from None
+        raise CheckpointMissing(f"there is no alias {alias!r} of {run}") from None
     opened.remove(path)
 
 

@@ -118,9 +118,9 @@ def open_store(store: "str | Path | Store") -> Store:
         filesystem, root = fs.FileSystem.from_uri(text)
     except (ArrowException, OSError, ValueError) as error:
         raise ConfigError(
-            f"store.uri: {text!r}: {_sentence(error)}; use a directory or s3://, gs://, abfs://"
+            f"store.uri: {_shown(text)!r}: {_sentence(error)}; use a directory or s3://, gs://, abfs://"
         ) from None
-    return ObjectStore(filesystem, root, uri=text.rstrip("/"))
+    return ObjectStore(filesystem, root, uri=_shown(text))
 
 
 class LocalStore:
@@ -272,6 +272,12 @@ def _last_touched(path: Path) -> float:
     for folder, _, names in os.walk(path):
         times += [os.lstat(os.path.join(folder, name)).st_mtime for name in names]
     return max(times)
+
+
+def _shown(uri: str) -> str:
+    """A URI as messages show it: keys to a bucket may stand before its host, and in its query."""
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
 
 
 def _sentence(error: BaseException) -> str:

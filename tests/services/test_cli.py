@@ -326,7 +326,7 @@ def test_an_alias_is_given_shown_and_taken(tmp_path: Path):
     assert viter("alias", "nano-a@step-000010", "mine", *store).stdout == "nano-a@mine is nano-a@step-000010 now\n"
     assert viter("runs", *store).stdout == "nano-a\t1 checkpoints\tnano-a@step-000010\tmine=nano-a@step-000010\n"
     assert viter("alias", "nano-a", "mine", "--delete", *store).exit_code == 0
-    assert "no alias 'mine'" in refused(viter("alias", "nano-a", "mine", "--delete", *store), 3)
+    assert "no alias 'mine' of nano-a" in refused(viter("alias", "nano-a", "mine", "--delete", *store), 3)
     assert "'best' cannot be set" in refused(viter("alias", "nano-a@latest", "best", *store), 3)
     assert "no alias 'other'" in refused(viter("alias", "nano-a@other", "mine", *store), 3)
 

@@ -10,6 +10,7 @@ import pytest
 
 from envs.base import ConfigError, DataError
 from tests.trainers.checkpoint_files import FILES, INFO, local_store, object_store, path_of, writer
+from trainers.aliases import remove_alias
 from trainers.checkpoints import (
     CheckpointDamaged,
     CheckpointInfo,
@@ -375,6 +376,11 @@ def test_a_store_nobody_knows_is_a_config_error(uri: str):
         open_store(uri)
 
 
+def test_the_keys_to_a_bucket_stand_in_no_message():
+    uri = "s3://key:secret@bucket/runs?endpoint_override=127.0.0.1%3A1&scheme=http&region=us-east-1"
+    assert open_store(uri).uri == "s3://bucket/runs"
+
+
 def test_a_path_and_a_file_uri_are_the_same_store(tmp_path: Path):
     Checkpoints(f"file://{tmp_path}/with%20space", "gp").commit(1, writer(1), INFO)
     assert list_runs(tmp_path / "with space") == ["gp"]
@@ -384,3 +390,34 @@ def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path: Path):
     (tmp_path / "runs").write_text("a file, not a folder")
     with pytest.raises(DataError, match=r"choose a store\.uri"):
         Checkpoints(tmp_path / "runs", "gp").commit(1, writer(1), INFO)
+
+
+def test_an_alias_may_name_a_checkpoint_of_another_run_and_keeps_its_evidence(three: Checkpoints):
+    write_alias(three.get(20), "init", run="gp-ppo", evidence={"rate": 0.5})
+    assert resolve(three.store, "gp-ppo@init").name == "gp@step-000020"
+    assert aliases(three.store, "gp-ppo")["init"].evidence == {"rate": 0.5}
+    assert list_runs(three.store) == ["gp"]
+    remove_alias(three.store, "gp-ppo", "init")
+    assert aliases(three.store, "gp-ppo") == {}
+    with pytest.raises(CheckpointMissing, match="no alias 'init' of gp-ppo"):
+        remove_alias(three.store, "gp-ppo", "init")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"step": "x", "digest": "d"}', '{"step": 1, "digest": "d", "run": "../x"}']
+)
+def test_a_damaged_alias_file_is_told_and_left_out_of_the_list(three: Checkpoints, text: str):
+    write_alias(three.get(20), "good")
+    three.store.put("gp/aliases/bad", text.encode())
+    with pytest.raises(CheckpointDamaged, match="set the alias again"):
+        resolve(three.store, "gp@bad")
+    assert list(aliases(three.store, "gp")) == ["good"]
+
+
+def test_one_run_that_cannot_be_read_hides_no_other(tmp_path: Path):
+    Checkpoints(tmp_path / "outside", "alien").commit(1, writer(1), INFO)
+    Checkpoints(tmp_path / "runs", "gp").commit(1, writer(1), INFO)
+    (tmp_path / "runs" / "alien").symlink_to(tmp_path / "outside" / "alien")
+    (tmp_path / "runs" / "loop").symlink_to("loop")
+    (tmp_path / "runs" / "a..b").mkdir()
+    assert list_runs(tmp_path / "runs") == ["gp"]
