@@ -9,6 +9,7 @@ confirm new weights; the orchestrator waits in `collect` for a worker's finished
 then for a verifier; nobody waits for the learner but the gate on staleness in `ledger`.
 
 Knows no HTTP and no command line. Only `actors` uses `ray.remote`, only `engine/` imports vLLM; `ledger`, `rollout`,
-`rollout_worker`, `orchestrator` and the plan in `placement` are plain Python; `crew` is how the orchestrator sees actors. Start
-reading at `rollout.play`, then `orchestrator`.
+`rollout_worker`, `orchestrator` and the plan in `placement` are plain Python; `crew` is how the orchestrator sees actors.
+`metrics` names every series that Prometheus gets; `mirror` shows it a run, from the driver alone. Start reading at
+`rollout.play`, then `orchestrator`.
 """

@@ -14,6 +14,8 @@ from typing import Any
 from cluster import placement
 from cluster.config import RunConfig
 from cluster.connection import connected
+from cluster.metrics import RayMeters
+from cluster.mirror import RunMirror
 from cluster.stage_log import Progress
 from envs.base import ConfigError, ViterError
 from trainers.aliases import INIT, write_alias
@@ -180,7 +182,9 @@ def _train_stage(config: RunConfig, stage: str, parent: Checkpoint | None, lease
                 fence=lease.fence,
                 orchestrator=orchestrator,
             )
-            _follow(job, lease, progress)
+            mirror = RunMirror(RayMeters(), config, stage)
+            mirror.begin(resumed_at, resumes=newest is not None)
+            _follow(job, lease, mirror, progress)
     finally:
         ray.kill(log)
     last = checkpoints.newest()
@@ -217,7 +221,7 @@ def _here() -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
-def _follow(job: Any, lease: Lease, progress: Tell) -> None:
+def _follow(job: Any, lease: Lease, mirror: RunMirror, progress: Tell) -> None:
     """Run the learner group in a thread of its own, and tell what comes in until it ends.
 
     An interrupt (Ctrl-C, or SIGTERM from Ray Jobs) asks the learner to commit after its step, and then passes on.
@@ -241,13 +245,14 @@ def _follow(job: Any, lease: Lease, progress: Tell) -> None:
             thread.join(POLL_S)
             if lease.lost:
                 raise lease.lost
-            _tell_news(job, progress)
+            _tell_news(job, mirror, progress)
+            mirror.watch(job.orchestrator)
     except KeyboardInterrupt:
         progress(Progress(stage=job.stage, step=-1, steps=job.settings.steps, message="stopping after this step"))
         job.log.stop.remote()
         thread.join(STOP_GRACE_S)
         raise
-    _tell_news(job, progress)
+    _tell_news(job, mirror, progress)
     mistake = ray.get(job.log.mistake.remote())
     if mistake is not None:
         raise mistake
@@ -255,7 +260,7 @@ def _follow(job: Any, lease: Lease, progress: Tell) -> None:
         raise _told(failure[0])
 
 
-def _tell_news(job: Any, progress: Tell) -> None:
+def _tell_news(job: Any, mirror: RunMirror, progress: Tell) -> None:
     import ray
     from ray.exceptions import RayActorError
 
@@ -264,6 +269,7 @@ def _tell_news(job: Any, progress: Tell) -> None:
             for event in ray.get(job.orchestrator.events.remote()):
                 job.log.event.remote(event.kind, event.fields)
     for news in ray.get(job.log.drain.remote()):
+        mirror.tell(news)
         progress(news)
 
 

@@ -172,9 +172,10 @@ def _journal(job: Job, learner: Learner, checkpoints: Checkpoints) -> StageJourn
             world_size=learner.world_size,
         )
 
-    def committed(checkpoint: Checkpoint) -> None:
+    def committed(checkpoint: Checkpoint, seconds: float) -> None:
         checkpoints.prune(job.config.store.keep_last)
-        job.log.event.remote("checkpoint", {"name": checkpoint.name, "digest": checkpoint.digest[:12]})
+        told = {"name": checkpoint.name, "digest": checkpoint.digest[:12], "bytes": checkpoint.manifest.size_bytes}
+        job.log.event.remote("checkpoint", {**told, "seconds": round(seconds, 3)})
 
     return StageJournal(
         learner, checkpoints, steps=job.settings.steps, every=job.settings.checkpoint_every, info=info,

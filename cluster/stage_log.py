@@ -22,6 +22,8 @@ class Progress:
     steps: int
     metrics: dict[str, float] = field(default_factory=dict)
     message: str = ""
+    event: str = ""  # the kind of an event, whose words are the message
+    fields: dict[str, Any] = field(default_factory=dict)
 
 
 class StageLog:
@@ -46,7 +48,10 @@ class StageLog:
     def event(self, kind: str, fields: dict[str, Any]) -> None:
         self._log.event(kind, **fields)
         words = " ".join(f"{key}={value}" for key, value in fields.items())
-        self._news.append(Progress(stage=self._stage, step=-1, steps=self._steps, message=f"{kind} {words}".strip()))
+        told = Progress(
+            stage=self._stage, step=-1, steps=self._steps, message=f"{kind} {words}".strip(), event=kind, fields=fields
+        )
+        self._news.append(told)
 
     def episodes(self, step: int, world_size: int, batches: list[pa.RecordBatch]) -> None:
         """One rank's share of a step; written once the shares of all ranks are here."""

@@ -10,7 +10,7 @@ A verifier is pure, so asking again elsewhere is harmless. Knows no Ray: `actors
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -98,6 +98,7 @@ class VerifierPool:
     deadline_s: float = 10.0
     recovery_s: float = RECOVERY_S
     stats: PoolStats = field(default_factory=PoolStats)
+    on_call: Callable[[float], object] = lambda _: None  # told the seconds of each call that was answered
 
     def __post_init__(self) -> None:
         self._queue: deque[_Pending] = deque()
@@ -146,7 +147,8 @@ class VerifierPool:
                 continue
             self.stats.calls += 1
             self.stats.verdicts += len(batch)
-            self.stats.call_s += time.perf_counter() - started
+            self.stats.call_s += (seconds := time.perf_counter() - started)
+            self.on_call(seconds)
             for pending, judgement in zip(batch, judged, strict=True):
                 _tell(pending, judgement)
 

@@ -4,7 +4,7 @@
     app                                     the Ray Serve application
     registry ─► inspection                  names and aliases -> checkpoints whose files were verified
     http/        web ─► guard, routes/      the routes, and what every request passes before them:
-                 guard ─► tokens, admission, request_body, json_body
+                 traffic (counts, log lines) ─► guard ─► tokens, admission, request_body, json_body
     engines/     replica ─► leases          a pool of vLLM engines, any checkpoint
     evaluations/ jobs ─► playing ─► journal, results
                                             evaluations as resources, in the words of `orders`; `line` says whose turn it is

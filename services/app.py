@@ -24,12 +24,15 @@ from ray.serve.config import HTTPOptions, RequestRouterConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from cluster import metrics
 from cluster.engine.reply import EngineDead
+from cluster.metrics import RayMeters
 from cluster.verifiers import Judgement, Question, VerifierPool
 from envs.base import ConfigError
-from services import port
+from services import logs, port
 from services.config import ServiceConfig
 from services.elsewhere import Elsewhere
+from services.engines.account import VerifierAccount
 from services.engines.deployment import VERIFIER_CPUS, Replica, verifiers
 from services.engines.episodes import EpisodeEvent, EpisodeOrder
 from services.engines.replica import Head, ReplicaState
@@ -41,6 +44,7 @@ from services.evaluations.orders import Item, PlayOrder
 from services.http.guard import BODY_LIMIT_VARIABLE, BODY_SECONDS_VARIABLE
 from services.http.service import EvaluationJobs
 from services.http.tokens import Tokens, ensure_token
+from services.http.traffic import Traffic
 from services.http.web import web
 from services.registry import Registry
 from trainers.checkpoints import Checkpoint
@@ -62,6 +66,8 @@ class EvaluationManager(Evaluations):
     """Evaluations in a process of their own; played by the replicas. `since` is when the service started."""
 
     async def __init__(self, config: ServiceConfig, replica: DeploymentHandle, since: float):  # type: ignore[misc]  # Serve awaits it
+        logs.join_serve()
+        self._store, self._meters = config.store, RayMeters()
         registry = Registry(config.store, memory=_verdicts(config), reads=False)
 
         def play(order: PlayOrder) -> AsyncGenerator[list[Item], None]:
@@ -74,10 +80,12 @@ class EvaluationManager(Evaluations):
             replicas=config.max_replicas or config.replicas,
             most_open=config.limits.evaluations,
             newcomers=Newcomers(registry, config.evaluate_new, since=since) if config.evaluate_new else None,
+            meters=self._meters,
         )
         await self.start()
 
     def check_health(self) -> None:
+        metrics.show_room(self._meters, self._store)
         self.check()
 
     async def __del__(self) -> None:
@@ -89,16 +97,24 @@ class Gateway:
     """The routes, and what they stand on."""
 
     def __init__(self, config: ServiceConfig, replica: DeploymentHandle, manager: DeploymentHandle):
+        logs.join_serve()
         self._config = config
         self._replica = replica
         self.registry = Registry(config.store, memory=_verdicts(config))
         self.evaluations = cast(EvaluationJobs, Elsewhere(manager))
         self._verifiers: VerifierPool | None = None  # of answers that clients send; starts with the first
+        meters = RayMeters()
+        self._traffic, self._verifier_account = Traffic(meters), VerifierAccount(meters)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         is_open = self._config.auth == "none"
         tokens = None if is_open else Tokens.load(self._config.tokens_path)
-        return web(self, tokens=tokens, limits=self._config.limits)
+        return web(self, tokens=tokens, limits=self._config.limits, traffic=self._traffic)
+
+    def check_health(self) -> None:
+        self._traffic.show()
+        if self._verifiers is not None:
+            self._verifier_account.show(self._verifiers.stats)
 
     def complete(
         self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float
@@ -114,6 +130,7 @@ class Gateway:
     async def judge(self, questions: Sequence[Question]) -> list[Judgement]:
         if self._verifiers is None:
             self._verifiers = verifiers(1)
+            self._verifiers.on_call = self._verifier_account.judged
         return list(await asyncio.gather(*(self._verifiers.verify(*question) for question in questions)))
 
     async def is_engine_up(self) -> bool:
@@ -166,12 +183,14 @@ def build(args: ServiceConfig) -> serve.Application:
     limits = config.limits
     at_once = limits.requests + limits.evaluations
     asked_at_once = limits.calls + limits.streams  # a stream waits at the manager for news
+    # health checks also keep gauges from fading; each request has a line of ours, so that Serve's need not be there
+    watched = {"health_check_period_s": metrics.REFRESH_S, "logging_config": _logging(config)}
     replica = serve.deployment(
         Replica,
         name="replica",
         **_how_many(config),
         max_ongoing_requests=at_once,
-        health_check_period_s=5,
+        **watched,
         health_check_timeout_s=ENGINE_START_S,
         request_router_config=RequestRouterConfig(
             request_router_class=DigestRouter,
@@ -180,13 +199,13 @@ def build(args: ServiceConfig) -> serve.Application:
         ),
         ray_actor_options={"num_cpus": config.replica_cpus, "num_gpus": config.replica_gpus},
     ).bind(config)
-    light = {"num_cpus": LIGHT_CPUS}
-    manager = serve.deployment(
-        EvaluationManager, name="evaluations", max_ongoing_requests=asked_at_once, ray_actor_options=light
-    ).bind(config, replica, time.time())
+    light = {"ray_actor_options": {"num_cpus": LIGHT_CPUS}, **watched}
+    manager = serve.deployment(EvaluationManager, name="evaluations", max_ongoing_requests=asked_at_once, **light).bind(
+        config, replica, time.time()
+    )
     # more than the guard lets in, so that the guard's 429 is the one that clients see
     let_in = 2 * (limits.requests + limits.streams + limits.calls)
-    return serve.deployment(Gateway, name="gateway", max_ongoing_requests=let_in, ray_actor_options=light).bind(
+    return serve.deployment(Gateway, name="gateway", max_ongoing_requests=let_in, **light).bind(
         config, replica, manager
     )
 
@@ -198,6 +217,10 @@ def _first_token(config: ServiceConfig) -> str | None:
     made = None if config.tokens else ensure_token(config.state_directory / "service")
     Tokens.load(config.tokens_path)
     return made
+
+
+def _logging(config: ServiceConfig) -> dict[str, Any]:
+    return {"encoding": config.logs.upper(), "enable_access_log": False}
 
 
 def _how_many(config: ServiceConfig) -> dict[str, Any]:
@@ -250,7 +273,7 @@ def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S, reuse: bool = 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     _owns_serve = True
     options = HTTPOptions(host=config.host, port=config.port)
-    serve.start(proxy_location="HeadOnly", http_options=options)
+    serve.start(proxy_location="HeadOnly", http_options=options, logging_config=_logging(config))
     serve.run(build(config), name=APPLICATION, route_prefix="/", blocking=False)
     url = _url(options)
     port.wait_until_answered(f"{url}/livez", wait_s)
@@ -259,6 +282,13 @@ def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S, reuse: bool = 
 
 def _url(options: HTTPOptions) -> str:
     return f"http://{'127.0.0.1' if options.host == '0.0.0.0' else options.host}:{options.port}"
+
+
+def metrics_url() -> str:
+    """Where Prometheus reads the numbers of this node. Every node of a cluster has such a port."""
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == here)
+    return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
 
 def stop() -> None:
@@ -285,6 +315,8 @@ def _join_ray(config: ServiceConfig) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
         return
+    if config.metrics_port is not None:
+        port.check_free("0.0.0.0", config.metrics_port, option="--metrics-port")
     # the proxy reads these where it starts; on a cluster that runs already they belong into its environment
     os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "services.http.guard:proxy_middlewares")
     os.environ[BODY_LIMIT_VARIABLE] = str(config.limits.body_bytes)
@@ -294,6 +326,7 @@ def _join_ray(config: ServiceConfig) -> None:
         num_cpus=max(os.cpu_count() or 1, int(needed + 0.999)),
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
+        _metrics_export_port=config.metrics_port,
         **quiet,
     )
     _owns_ray = True

@@ -99,6 +99,9 @@ def serve(
     evaluate_new: Annotated[
         int | None, typer.Option(help="Measure each new checkpoint by itself, on so many tasks of each suite.")
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port of Prometheus metrics; a free one if left out.")
+    ] = None,
 ) -> None:
     """Serve the checkpoints of a store over HTTP until interrupted."""
     with plain_errors():
@@ -108,7 +111,7 @@ def serve(
 
         new = {"evaluate_new": {"n": evaluate_new}} if evaluate_new is not None else {}
         asked = {"store": store, "host": host, "port": port, "auth": "none" if no_auth else "token", **new}
-        serving.run(validated(ServiceConfig, asked, source="viter serve"))
+        serving.run(validated(ServiceConfig, {**asked, "metrics_port": metrics_port}, source="viter serve"))
 
 
 @app.command()

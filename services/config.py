@@ -76,6 +76,11 @@ class ServiceConfig(Config):
     """Address to listen on."""
     port: int = Field(8000, ge=1, le=65535)
     """Port to listen on."""
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    """Port of the Prometheus metrics of a Ray that the service starts itself; null takes a free one. A cluster that
+    runs already has its own on every node, by `ray start --metrics-export-port`."""
+    logs: Literal["json", "text"] = "json"
+    """Form of the lines in Serve's log files, one for each request."""
     auth: Literal["token", "none"] = "token"
     """`token` asks every /v1 request for a bearer token; `none` is for loopback alone."""
     tokens: str | None = None

@@ -8,7 +8,7 @@ import urllib.request
 from envs.base import ConfigError
 
 
-def check_free(host: str, port: int) -> None:
+def check_free(host: str, port: int, *, option: str = "--port") -> None:
     """Return if something can listen on this port.
 
     Raises:
@@ -22,7 +22,7 @@ def check_free(host: str, port: int) -> None:
         except OSError as error:
             reason = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be listened on ({error.strerror})"
             raise ConfigError(
-                f"port: {port} on {host} {reason}; stop what listens there, or choose another with --port"
+                f"port: {port} on {host} {reason}; stop what listens there, or choose another with {option}"
             ) from None
 
 

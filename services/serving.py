@@ -18,6 +18,7 @@ def run(config: ServiceConfig) -> None:
         interrupts.listen()
         console.tell(f"serving at {started.url}, its API described at {started.url}/docs")
         console.tell(_access(config, started))
+        console.tell(f"metrics for Prometheus: {app.metrics_url()}")
         _until_interrupted(console)
     finally:
         app.stop()

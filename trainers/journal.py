@@ -24,9 +24,11 @@ class StageJournal:
     def __init__(
         self, learner: Learner, checkpoints: Checkpoints, *, steps: int, every: int,
         info: Callable[[dict[str, float]], CheckpointInfo], metrics: MetricsSink,
-        on_commit: Callable[[Checkpoint], object] = lambda _: None, is_stopping: Callable[[], bool] = lambda: False,
+        on_commit: Callable[[Checkpoint, float], object] = lambda *_: None,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
-        """`info` describes a checkpoint by the metrics of its step; `is_stopping` is asked after each step."""
+        """`info` describes a checkpoint by the metrics of its step; `on_commit` is told it and the seconds it took;
+        `is_stopping` is asked after each step."""
         self._learner, self._checkpoints, self._steps, self._every = learner, checkpoints, steps, every
         self._info, self._metrics, self._on_commit, self._is_stopping = info, metrics, on_commit, is_stopping
         self._last = time.perf_counter()
@@ -50,7 +52,9 @@ class StageJournal:
 
     def _commit(self, step: int, metrics: dict[str, float], *, is_writer: bool) -> None:
         if is_writer:
-            self._on_commit(self._checkpoints.commit(step, self._learner.save, self._info(metrics)))
+            started = time.perf_counter()
+            checkpoint = self._checkpoints.commit(step, self._learner.save, self._info(metrics))
+            self._on_commit(checkpoint, time.perf_counter() - started)
         else:
             self._learner.save(Path())  # gives its shards to the writer, writes nothing
         self._learner.barrier()

@@ -7,8 +7,10 @@ from typing import Any
 
 from cluster.actors import VerifierActor
 from cluster.crew import RemoteJudge
+from cluster.metrics import RayMeters
 from cluster.verifiers import VerifierPool
 from envs.base import ViterError
+from services import logs
 from services.config import ServiceConfig
 from services.engines.replica import Completions, EngineReplica, ServedEngine
 from services.registry import Registry
@@ -27,7 +29,9 @@ class Replica(EngineReplica):
             config,
             lambda directory, version: start_engine(config, directory, version),
             verifiers(config.verifiers),
+            RayMeters(),
         )
+        logs.join_serve()
         self._warming: asyncio.Task[None] | None = None  # ends once a checkpoint is held; starts with the first check
 
     async def check_health(self) -> None:
@@ -65,7 +69,8 @@ def verifiers(count: int) -> VerifierPool:
 
 
 async def start_engine(config: ServiceConfig, directory: Path, version: int) -> tuple[ServedEngine, Completions]:
-    from cluster.engine import Engine, OpenAi
+    with logs.kept():
+        from cluster.engine import Engine, OpenAi
 
     engine = await Engine.start(directory, config.engine, weight_version=version)
     return engine, OpenAi(engine, max_tokens=config.limits.max_tokens)

@@ -53,6 +53,11 @@ class Leases:
             self.users -= 1
             self._move()
 
+    @property
+    def waiting(self) -> int:
+        """How many stand in line."""
+        return len(self._line)
+
     def forget(self) -> None:
         """Nothing is held any more, e.g. since the engine died: the next lease loads again."""
         self.held = None

@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import envs
+from cluster.metrics import UNMEASURED, Meters
 from cluster.rollout import Decoding, Generate, Heard, Quarantined, Seeds, play, turn_seeds
 from cluster.verifiers import VerifierPool
 from envs import suites
 from envs.task import Environment, Task
 from services.config import ServiceConfig
 from services.engines import episodes
+from services.engines.account import Account, CountedStream, VerifierAccount, with_usage
 from services.engines.episodes import EpisodeEvent, EpisodeOrder
 from services.engines.leases import Leases
 from services.evaluations.items import item_of
@@ -94,10 +96,14 @@ class ReplicaState:
 class EngineReplica:
     """Answers requests and plays evaluations on one engine."""
 
-    def __init__(self, config: ServiceConfig, start_engine: StartEngine, verifiers: VerifierPool):
+    def __init__(
+        self, config: ServiceConfig, start_engine: StartEngine, verifiers: VerifierPool, meters: Meters = UNMEASURED
+    ):
         self._config = config
         self._start_engine = start_engine
         self.verifiers = verifiers
+        self._account, self._verifier_account = Account(meters), VerifierAccount(meters)
+        verifiers.on_call = self._verifier_account.judged
         self._leases = Leases(self._load, patience_s=config.patience_s)
         self._checkpoints: dict[str, Checkpoint] = {}  # by digest: what those in line wait for
         self._directories: dict[str, Path] = {}  # by digest: verified, on this machine
@@ -121,17 +127,23 @@ class EngineReplica:
         Raises:
             TimeoutError: `deadline_s` ran out, waiting included. The engine's work on it is aborted.
         """
+        started = time.perf_counter()
         async with asyncio.timeout(deadline_s), self._lease(checkpoint):
             assert self._completions is not None
-            answer = await getattr(self._completions, route)(body)
+            answer = await getattr(self._completions, route)(with_usage(body))
             if isinstance(answer, dict):
+                self._account.completed(route, checkpoint, answer.get("usage"), time.perf_counter() - started)
                 error = answer.get("error")
                 yield Head(status=int(error["code"]) if error else 200, body=answer)
                 return
             yield Head(status=200)
-            async with aclosing(answer) as events:
-                async for event in events:
-                    yield event
+            counted = CountedStream(answer, body)
+            try:
+                async with aclosing(counted.pass_on()) as events:
+                    async for event in events:
+                        yield event
+            finally:
+                self._account.completed(route, checkpoint, counted.usage, time.perf_counter() - started)
 
     async def play(self, order: PlayOrder) -> AsyncGenerator[list[Item], None]:
         """Play items of a suite, many at once, and yield them as they finish.
@@ -195,8 +207,14 @@ class EngineReplica:
 
     async def check_health(self) -> None:
         """Raises where the engine died: whoever runs this replica starts it anew."""
+        self._account.show(self._leases)
+        self._verifier_account.show(self.verifiers.stats)
         if self._engine is not None:
-            await self._engine.check_health()
+            try:
+                await self._engine.check_health()
+            except Exception:
+                self._account.died()
+                raise
 
     async def close(self) -> None:
         """End the engine, and ask the verifiers nothing more."""
@@ -206,7 +224,9 @@ class EngineReplica:
     async def _item(self, order: PlayOrder, environment: Environment, task: Task, index: int) -> Item:
         decoding = self._decoding(order.order.decoding.temperature, order.order.decoding.max_tokens)
         seeds = turn_seeds(order.order.decoding.seed, "evaluation", order.suite, index)
+        started = time.perf_counter()
         outcome = await self._played(order.checkpoint, environment, task, decoding, seeds, index=index)
+        self._account.item(time.perf_counter() - started)
         return item_of(order, environment, task, index, outcome)
 
     async def _played(
@@ -231,6 +251,7 @@ class EngineReplica:
             )
         if isinstance(outcome, Episode) and not _is_of_one_version(outcome, version):
             raise EngineDown(f"{checkpoint.name}: an episode met other weights than its own; it is not counted")
+        self._account.played(outcome)
         return outcome
 
     def _decoding(self, temperature: float, max_tokens: int) -> Decoding:
@@ -247,7 +268,8 @@ class EngineReplica:
         directory = await self._directory(digest)
         kind = await asyncio.to_thread(kind_of, directory)
         self._version += 1
-        if self._engine is not None and kind == self._kind:
+        in_place = self._engine is not None and kind == self._kind
+        if self._engine is not None and in_place:
             await self._engine.swap(directory, self._version)
         else:
             await self._end_engine()
@@ -255,7 +277,7 @@ class EngineReplica:
             self._kind = kind
         self._chat = await asyncio.to_thread(ChatFormat.load, directory)
         self._swap_s.append(time.perf_counter() - started)
-        logger.info("holds %s after %.3f s", self._checkpoints[digest].name, self._swap_s[-1])
+        self._account.loaded(self._checkpoints[digest], self._swap_s[-1], in_place=in_place)
 
     async def _end_engine(self) -> None:
         if self._engine is not None:

@@ -14,7 +14,9 @@ import time
 import uuid
 from contextlib import suppress
 
+from cluster.metrics import UNMEASURED, Meters
 from envs.base import ViterError
+from services.evaluations.account import EvaluationAccount
 from services.evaluations.best import settle_aliases
 from services.evaluations.journal import EvaluationMissing, EvaluationUnreadable, Journal
 from services.evaluations.line import Line
@@ -54,8 +56,10 @@ class Evaluations(EvaluationReader):
         replicas: int = 1,
         most_open: int = 64,
         newcomers: Newcomers | None = None,
+        meters: Meters = UNMEASURED,
     ):
         super().__init__(journal)
+        self._account = EvaluationAccount(meters)
         self._registry = registry
         self._play = play
         self._replicas = replicas
@@ -83,7 +87,8 @@ class Evaluations(EvaluationReader):
         await asyncio.to_thread(self._journal.close)
 
     def check(self) -> None:
-        """Raises what ended a background task, if anything did."""
+        """Show how many are open. Raises what ended a background task, if anything did."""
+        self._account.show(self._known.values())
         for task in self._tasks:
             if task.done():
                 task.result()
@@ -119,6 +124,7 @@ class Evaluations(EvaluationReader):
             await asyncio.to_thread(self._journal.create, evaluation)
             self._known[identity] = evaluation
             self._line.join(identity, is_automatic=by == "service")
+            self._account.queued(evaluation)
             self._ring()
         return evaluation
 
@@ -239,7 +245,8 @@ class Evaluations(EvaluationReader):
             return None
         items = await asyncio.to_thread(self._journal.repaired, evaluation.id)
         playing = Playing(
-            evaluation, items, self._journal, self._play, replicas=self._replicas, on_news=self._ring
+            evaluation, items, self._journal, self._play, replicas=self._replicas, on_news=self._ring,
+            on_items=self._account.items,
         )  # fmt: skip
         self._playing[evaluation.id] = playing
         evaluation.status, evaluation.started_at = "in_progress", time.time()
@@ -256,6 +263,7 @@ class Evaluations(EvaluationReader):
     async def _end(self, evaluation: Evaluation, status: str) -> None:
         evaluation.status, evaluation.ended_at = status, time.time()  # type: ignore[assignment]
         await asyncio.to_thread(self._journal.finish, evaluation)
+        self._account.ended(evaluation)
         self._playing.pop(evaluation.id, None)
         self._ring()
 

@@ -35,13 +35,14 @@ class Playing:
         *,
         replicas: int,
         on_news: Callable[[], None],
+        on_items: Callable[[Sequence[Item]], None],
     ):
         self.evaluation = evaluation
         self.items = {item.id: item for item in items}
         self._journal = journal
         self._play = play
         self._replicas = replicas
-        self._on_news = on_news
+        self._on_news, self._on_items = on_news, on_items
         self._finished: list[Item] = []  # not journaled yet
         self._tries = 0
         evaluation.counts = counts_of(evaluation, items)
@@ -127,6 +128,7 @@ class Playing:
                 await asyncio.to_thread(self._journal.append, self.evaluation.id, batch)
                 self.items.update({item.id: item for item in batch})
                 self.evaluation.counts = counts_of(self.evaluation, self.items.values())
+                self._on_items(batch)
                 self._on_news()
 
 

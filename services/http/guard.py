@@ -58,6 +58,7 @@ class Guard:
         record = self._record(headers)
         if self.tokens is not None and (refusal := self._unauthorised(scope, headers, record)):
             return await refusal(scope, receive, answer)
+        scope["viter_token"] = record.name if record else None
         kind, holder = kind_of(scope["method"], scope["path"]), record.name if record else None
         if why := self.places.refusal(kind, holder):
             return await self._problem(scope, 429, why)(scope, receive, answer)

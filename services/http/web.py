@@ -10,10 +10,11 @@ from services.http.routes import checkpoints, environments, episodes, evaluation
 from services.http.sampling import REFUSED
 from services.http.service import Service
 from services.http.tokens import Tokens
+from services.http.traffic import Telemetry, Traffic
 
 
-def web(service: Service, *, tokens: Tokens | None, limits: LimitsConfig) -> FastAPI:
-    """The service as an ASGI application, guarded. `tokens` None lets everybody in."""
+def web(service: Service, *, tokens: Tokens | None, limits: LimitsConfig, traffic: Traffic | None = None) -> FastAPI:
+    """The service as an ASGI application, guarded. `tokens` None lets everybody in; `traffic` hears of each request."""
     routes = FastAPI(
         title="Viter",
         version="1",
@@ -24,6 +25,8 @@ def web(service: Service, *, tokens: Tokens | None, limits: LimitsConfig) -> Fas
     )
     problems.install(routes, REFUSED)
     routes.add_middleware(Guard, tokens=tokens, limits=limits)
+    if traffic is not None:
+        routes.add_middleware(Telemetry, traffic=traffic)  # the last one added is outermost
     describe(routes, has_tokens=tokens is not None)
     health.add(routes, service)
     openai.add(routes, service, limits)

@@ -98,7 +98,8 @@ class Run:
         journal = StageJournal(
             learner, self.checkpoints, steps=self.config.steps, every=self.config.checkpoint_every,
             info=lambda metrics: CheckpointInfo(metrics=metrics, compute=learner.spent.to_dict()),
-            metrics=lambda _, values: self.metrics.append(values), on_commit=self.committed.append,
+            metrics=lambda _, values: self.metrics.append(values),
+            on_commit=lambda checkpoint, _: self.committed.append(checkpoint),
             is_stopping=lambda: len(self.metrics) == stop_after,
         )  # fmt: skip
         if is_ppo:

@@ -13,6 +13,7 @@ from services.engines.replica import Head
 from services.http.problems import cause_of, of_error, request_id_of
 from services.http.sampling import ChatRequest, CompletionRequest, SamplingRequest
 from services.http.service import DIGEST_HEADER, OVERTIME_S, Service
+from services.http.traffic import note_usage
 from services.registry import ModelCard, ModelList
 
 
@@ -40,6 +41,7 @@ def add(routes: FastAPI, service: Service, limits: LimitsConfig) -> None:
         headers = {DIGEST_HEADER: checkpoint.digest}
         if head.body is not None:
             await answers.aclose()
+            note_usage(request.scope, head.body)
             return JSONResponse(head.body, head.status, headers)
         events = _events(answers, request, limits.deadline_s + OVERTIME_S)
         return StreamingResponse(events, head.status, headers, media_type="text/event-stream")

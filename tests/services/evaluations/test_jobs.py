@@ -14,6 +14,7 @@ from services.evaluations.listing import EvaluationQuery
 from services.evaluations.orders import Evaluation, EvaluationOrder, item_id
 from services.http.problems import Busy, IdempotencyConflict, PlayedElsewhere
 from services.registry import Registry
+from tests.meters import Remembered
 from tests.services.conftest import Player, commit
 from trainers.checkpoints import CheckpointMissing
 
@@ -263,3 +264,24 @@ async def test_an_evaluation_has_one_player_and_is_taken_over_when_that_one_is_g
     assert (await ended(second, made.id)).status == "completed"
     assert len(beside.played) == 8
     await second.close()
+
+
+async def test_evaluations_and_their_items_are_counted(store: Path, player: Player):
+    meters = Remembered()
+    jobs = Evaluations(Journal(store), Registry(str(store)), player, meters=meters)
+    await jobs.start()
+    first = await jobs.order(ORDER)
+    second = await jobs.order(ORDER)
+    jobs.check()
+    assert meters.gauges["evaluations", "queued"] + meters.gauges["evaluations", "in_progress"] == 2
+    await ended(jobs, first.id)
+    await ended(jobs, second.id)
+    async with asyncio.timeout(20):
+        while meters.counted["evaluations_ended_total", "completed"] < 2:  # counted once the journal holds the end
+            await asyncio.sleep(0.002)
+    jobs.check()
+    assert meters.gauges["evaluations", "queued"] == meters.gauges["evaluations", "in_progress"] == 0
+    assert meters.counted["evaluation_items_total", "solved"] == 16
+    assert meters.counted["evaluation_items_total", "unsolved"] == 16
+    assert meters.counted["evaluation_items_total", "quarantined"] == 0
+    await jobs.close()
