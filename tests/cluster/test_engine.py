@@ -15,9 +15,10 @@ import envs
 from cluster.config import EngineConfig
 from cluster.engine.node_files import NodeFiles
 from cluster.engine.reply import EngineDead, History, WeightsRefused
-from cluster.rollout import Decoding, here, play, turn_seeds
+from cluster.rollout import Decoding, play, turn_seeds
 from cluster.weights import pack_weights
 from envs.base import ConfigError, DataError
+from tests.cluster.players import here
 from trainers.chat import ChatFormat
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
