@@ -41,7 +41,7 @@ from services.evaluations.jobs import Evaluations
 from services.evaluations.journal import Journal
 from services.evaluations.newcomers import Newcomers
 from services.evaluations.orders import Item, PlayOrder
-from services.http.guard import BODY_LIMIT_VARIABLE, BODY_SECONDS_VARIABLE
+from services.http.guard import BODY_LIMIT_VARIABLE, BODY_SECONDS_VARIABLE, REQUESTS_VARIABLE
 from services.http.service import EvaluationJobs
 from services.http.tokens import Tokens, ensure_token
 from services.http.traffic import Traffic
@@ -321,6 +321,7 @@ def _join_ray(config: ServiceConfig) -> None:
     os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "services.http.guard:proxy_middlewares")
     os.environ[BODY_LIMIT_VARIABLE] = str(config.limits.body_bytes)
     os.environ[BODY_SECONDS_VARIABLE] = str(config.limits.body_s)
+    os.environ[REQUESTS_VARIABLE] = str(config.limits.requests)
     needed = config.replicas * (config.replica_cpus + config.verifiers * VERIFIER_CPUS) + 1
     ray.init(
         num_cpus=max(os.cpu_count() or 1, int(needed + 0.999)),

@@ -25,6 +25,11 @@ def kind_of(method: str, path: str) -> Kind:
     return "streams" if method == "GET" and path.endswith("/events") else "calls"
 
 
+def crowded(kind: Kind, most: int) -> str:
+    """What is told when every place of a kind is taken."""
+    return f"{most} requests of this kind ({kind}) are being answered, which is the limit; come back in a second"
+
+
 class Places:
     """The places of one gateway. `holder` is a token's name; None where nobody is asked for one."""
 

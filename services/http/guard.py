@@ -18,7 +18,7 @@ from services.config import LimitsConfig
 from services.http import json_body
 from services.http.admission import Places, kind_of
 from services.http.problems import of_error, problem
-from services.http.request_body import BodyLimit, BodyTooLarge, BodyTooSlow, ClientGone, read_body, replayed
+from services.http.request_body import BodyTooLarge, BodyTooSlow, ClientGone, ProxyGuard, read_body, replayed
 from services.http.tokens import TokenRecord, Tokens, needed_scope
 
 Scope = MutableMapping[str, Any]
@@ -33,6 +33,7 @@ OPEN_BELOW = "/static/"
 BODILESS = ("GET", "HEAD", "OPTIONS")
 JSON_TYPE = re.compile(r"application/(json|[a-z0-9.+-]+\+json)\s*(;.*)?", re.ASCII | re.IGNORECASE)
 BODY_LIMIT_VARIABLE, BODY_SECONDS_VARIABLE = "VITER_BODY_BYTES", "VITER_BODY_SECONDS"
+REQUESTS_VARIABLE = "VITER_REQUESTS"
 
 
 class Guard:
@@ -155,4 +156,5 @@ def proxy_middlewares() -> list[Middleware]:
     defaults = LimitsConfig()
     most_bytes = int(os.environ.get(BODY_LIMIT_VARIABLE, defaults.body_bytes))
     deadline_s = float(os.environ.get(BODY_SECONDS_VARIABLE, defaults.body_s))
-    return [Middleware(BodyLimit, most_bytes=most_bytes, deadline_s=deadline_s)]
+    most_requests = int(os.environ.get(REQUESTS_VARIABLE, defaults.requests))
+    return [Middleware(ProxyGuard, most_bytes=most_bytes, deadline_s=deadline_s, most_requests=most_requests)]

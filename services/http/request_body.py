@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
+from services.http.admission import crowded, kind_of
 from services.http.problems import problem
 
 Scope = MutableMapping[str, Any]
@@ -74,17 +75,20 @@ def replayed(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-class BodyLimit:
+class ProxyGuard:
     """ASGI middleware for the HTTP proxy in front of the routes, which would otherwise hold any body for any time.
 
     It keeps nothing back: the routes refuse a request without waiting for its body. To what lies behind it, a client
-    whose body is too large or too slow has gone away; the client itself hears 413 or 408.
+    whose body is too large or too slow has gone away; the client itself hears 413 or 408. One sampling request more than
+    `most_requests` hears 429 here, so that a crowd costs the routes no time; which token takes how many is theirs to say.
     """
 
-    def __init__(self, app: App, *, most_bytes: int, deadline_s: float):
+    def __init__(self, app: App, *, most_bytes: int, deadline_s: float, most_requests: int):
         self.app = app
         self.most_bytes = most_bytes
         self.deadline_s = deadline_s
+        self.most_requests = most_requests
+        self.sampling = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -92,12 +96,19 @@ class BodyLimit:
         scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() not in SERVES_OWN_HEADERS]}
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdigit() and (len(announced) > 18 or int(announced) > self.most_bytes):
-            return await _refuse(scope, receive, send, 413, BodyTooLarge(self.most_bytes))
+            return await _refuse(scope, receive, send, 413, str(BodyTooLarge(self.most_bytes)))
+        samples = kind_of(scope["method"], scope["path"]) == "sampling"
+        if samples and self.sampling >= self.most_requests:
+            return await _refuse(scope, receive, send, 429, crowded("sampling", self.most_requests))
         passing = _Passing(receive, send, self.most_bytes, self.deadline_s)
-        await self.app(scope, passing.receive, passing.send)
+        self.sampling += samples
+        try:
+            await self.app(scope, passing.receive, passing.send)
+        finally:
+            self.sampling -= samples
         if passing.refusal and not passing.has_started:
             status = 413 if isinstance(passing.refusal, BodyTooLarge) else 408
-            await _refuse(scope, receive, send, status, passing.refusal)
+            await _refuse(scope, receive, send, status, str(passing.refusal))
         return None
 
 
@@ -134,7 +145,7 @@ class _Passing:
         return {"type": "http.disconnect"}
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, why: Exception) -> None:
-    headers = {"Connection": "close"}
-    answer = problem(scope["path"], status, str(why), request_id=uuid.uuid4().hex, headers=headers)
+async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, why: str) -> None:
+    headers = {} if status == 429 else {"Connection": "close"}  # nobody will read what else comes of the body
+    answer = problem(scope["path"], status, why, request_id=uuid.uuid4().hex, headers=headers)
     await answer(scope, receive, send)

@@ -5,7 +5,7 @@ import yaml
 from cluster import placement
 from cluster.config import RunConfig
 from envs.base import validated
-from services.config import ServiceConfig
+from services.config import LimitsConfig, ServiceConfig
 from services.http import guard
 from tests.deploy.manifests import DEPLOY, documents, ray, ray_containers
 
@@ -48,6 +48,7 @@ def test_the_proxy_of_every_serving_node_limits_bodies_as_the_routes_do():
         assert (module, function) == (guard.__name__, guard.proxy_middlewares.__name__)
         assert int(env[guard.BODY_LIMIT_VARIABLE]) == application["args"]["limits"]["body_bytes"]
         assert float(env[guard.BODY_SECONDS_VARIABLE]) == application["args"]["limits"]["body_s"]
+        assert int(env[guard.REQUESTS_VARIABLE]) == LimitsConfig(**application["args"]["limits"]).requests
     (ingress,) = documents("ingress")
     assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"] == "1m"
     assert application["args"]["limits"]["body_bytes"] == 1 << 20

@@ -13,7 +13,7 @@ import uvicorn
 
 from services.config import LimitsConfig
 from services.http.guard import proxy_middlewares
-from services.http.request_body import BodyLimit
+from services.http.request_body import ProxyGuard
 from tests.services.http.running import Running, running
 
 LIMITS = LimitsConfig(body_bytes=4096, body_s=0.3, requests=4, calls=4, token_share=1.0)
@@ -123,7 +123,7 @@ class Proxied:
 async def proxied() -> AsyncIterator[tuple[Proxied, int]]:
     app = Proxied()
     listener = socket.create_server(("127.0.0.1", 0))
-    limited = BodyLimit(app, most_bytes=4096, deadline_s=0.2)
+    limited = ProxyGuard(app, most_bytes=4096, deadline_s=0.2, most_requests=1)
     server = uvicorn.Server(uvicorn.Config(limited, log_level="error", lifespan="off"))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     yield app, listener.getsockname()[1]
@@ -170,6 +170,22 @@ async def test_the_proxy_holds_no_refusal_back_until_the_body_is_there(proxied: 
     assert await asked(port, POST + b"Content-Length: 100\r\n\r\n") == 200
 
 
+async def test_the_proxy_turns_a_crowd_away_itself_and_lets_all_else_pass(proxied: tuple[Proxied, int]):
+    app, port = proxied
+    sampling = POST.replace(b"/v1/x", b"/v1/completions") + b"Content-Length: 9\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sampling + b"x" * 8)
+    async with asyncio.timeout(5):
+        while app.received < 8:
+            await asyncio.sleep(0.001)
+    assert await asked(port, sampling) == 429
+    assert await asked(port, POST + b"Content-Length: 0\r\n\r\n") == 200
+    writer.write(b"x")
+    assert (await reader.readline()).split()[1] == b"200"
+    writer.close()
+    assert await asked(port, sampling, b"x" * 9) == 200
+
+
 async def test_the_proxy_never_hears_the_headers_that_would_lift_its_deadline(proxied: tuple[Proxied, int]):
     app, port = proxied
     tricks = b"X-Request-Timeout-Seconds: 0\r\nx-request-disconnect-disabled: ?1\r\n"
@@ -180,8 +196,9 @@ async def test_the_proxy_never_hears_the_headers_that_would_lift_its_deadline(pr
 
 def test_the_proxys_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     (plain,) = proxy_middlewares()
-    assert plain.kwargs == {"most_bytes": 1 << 20, "deadline_s": 10.0}
+    assert plain.kwargs == {"most_bytes": 1 << 20, "deadline_s": 10.0, "most_requests": 256}
     monkeypatch.setenv("VITER_BODY_BYTES", "2048")
     monkeypatch.setenv("VITER_BODY_SECONDS", "2.5")
+    monkeypatch.setenv("VITER_REQUESTS", "7")
     (set_,) = proxy_middlewares()
-    assert (set_.cls, set_.kwargs) == (BodyLimit, {"most_bytes": 2048, "deadline_s": 2.5})
+    assert (set_.cls, set_.kwargs) == (ProxyGuard, {"most_bytes": 2048, "deadline_s": 2.5, "most_requests": 7})
