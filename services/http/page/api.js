@@ -124,6 +124,7 @@ export function at(...parts) {
 export async function* events(path, { body, signal, lastId } = {}) {
   const headers = { Accept: "text/event-stream", ...(lastId ? { "Last-Event-ID": lastId } : {}) };
   const answer = await request(body === undefined ? "GET" : "POST", path, { body, signal, headers });
+  if (answer.status === 204) return; // all was told
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   try {
     yield* parsed(reader);

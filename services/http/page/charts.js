@@ -1,6 +1,6 @@
 // Line charts in SVG: axes, interval bands, a legend, a reading line for mouse and arrow keys, and a table of the same.
 
-import { h, s, say } from "./dom.js";
+import { h, put, s, say } from "./dom.js";
 import { extent, linear, spread, ticks } from "./scales.js";
 import { number } from "./words.js";
 
@@ -21,12 +21,12 @@ export function lineChart({ title, series, xLabel, yLimits, isWhole = false, for
     figure.append(h("p", { class: "soft" }, "No numbers yet."));
     return figure;
   }
-  if (drawn.length > 1) figure.append(legend(drawn));
   const sheet = h("div", { class: "sheet", tabindex: "0", role: "application", "aria-roledescription": "line chart",
     "aria-label": `${title}, over ${xLabel}. Arrow keys read the points; the table below holds them all.` });
   const tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });
-  figure.append(h("div", { class: "frame" }, sheet, tip), tableOf(title, drawn, xLabel, formatY));
-  const chart = { drawn, xLabel, yLimits, isWhole, formatY, small, sheet, tip };
+  const names = drawn.length > 1 ? legend(drawn) : null;
+  put(figure, names, h("div", { class: "frame" }, sheet, tip), tableOf(title, drawn, xLabel, formatY));
+  const chart = { drawn, xLabel, yLimits, isWhole, formatY, small, names, sheet, tip };
   const observer = new ResizeObserver(([entry]) => entry.contentRect.width > 0 && draw(chart, entry.contentRect.width));
   observer.observe(sheet);
   reads(chart);
@@ -44,6 +44,7 @@ function legend(series) {
 function draw(chart, width) {
   const { drawn, yLimits, small } = chart;
   const isLabelled = !small && drawn.length > 1 && width > 300 && drawn.every((each) => each.name.length <= LONGEST_LABEL);
+  if (chart.names) chart.names.hidden = isLabelled; // named once, where there is room beside the lines
   const right = isLabelled ? 92 : 16;
   const height = small ? 150 : Math.round(Math.min(300, Math.max(210, width * 0.5)));
   const dots = drawn.flatMap((each) => each.dots);
@@ -61,8 +62,8 @@ function draw(chart, width) {
 
 function axes(chart, xs, ys, right) {
   const { x, y, width, height, small, isWhole } = chart;
-  const vertical = ticks(ys[0], ys[1], small ? 3 : 5);
-  const horizontal = ticks(xs[0], xs[1], Math.max(3, Math.min(6, Math.floor((width - LEFT - right) / 56))), isWhole);
+  const vertical = ticks(ys[0], ys[1], small ? 4 : 5);
+  const horizontal = ticks(xs[0], xs[1], Math.max(4, Math.min(7, Math.floor((width - LEFT - right) / 56))), isWhole);
   return [
     vertical.map((value) => [
       s("line", { class: "grid", x1: LEFT, x2: width - right, y1: y(value), y2: y(value) }),

@@ -13,7 +13,7 @@ export function hasEnded(evaluation) {
 export async function follow(evaluation, life, onChange) {
   const path = `v1/evaluations/${encodeURIComponent(evaluation.id)}`;
   let now = evaluation;
-  let lastId;
+  let lastId = String(evaluation.counts.done); // events are numbered by the items that were finished
   while (!life.isOver && !hasEnded(now)) {
     try {
       for await (const { event, id, data } of events(`${path}/events`, { signal: life.signal, lastId })) {

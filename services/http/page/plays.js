@@ -3,6 +3,7 @@
 import { ApiError, events } from "./api.js";
 import { h, say } from "./dom.js";
 import { endWords, statusWords, turnItem } from "./episode.js";
+import { aliasName } from "./words.js";
 import { attempt, empty, field, select } from "./parts.js";
 import { pictureOf } from "./tasktable.js";
 
@@ -78,5 +79,5 @@ function positionPlace(view, task, position, images) {
 
 /** Checkpoints by run, newest first, and the aliases that name them. */
 function choices({ models }) {
-  return models.flatMap(({ id, metadata }) => [...metadata.aliases.map((alias) => [`${metadata.run}@${alias}`, `${metadata.run}@${alias} (step ${metadata.step})`]), [id, id]]);
+  return models.flatMap(({ id, metadata }) => [...metadata.aliases.map((alias) => aliasName(metadata.run, alias)).map((name) => [name, `${name} (step ${metadata.step})`]), [id, id]]);
 }

@@ -16,18 +16,20 @@ const NOT_METRICS = new Set(["step", "stage", "time", "not_finite", "run"]);
 
 /** Keeps `place` up to date: `refresh(run)` fetches what is new. */
 export function training(place, path, life) {
-  const rows = new Map(); // stage -> step -> row
+  const rows = new Map(); // stage -> step -> row, in order
   const view = { place, rows, chosen: null };
   return {
     async refresh(run) {
       for (const stage of run.stages) {
         const known = rows.get(stage.stage) ?? new Map();
         rows.set(stage.stage, known);
-        const newest = Math.max(-1, ...known.keys());
-        if (stage.step < newest) known.clear(); // it was restarted from an earlier checkpoint, and does those steps again
-        const after = stage.step < newest ? -1 : newest;
-        const { data } = await get(`${path}/metrics?stage=${encodeURIComponent(stage.stage)}&after_step=${after}`, life.signal);
-        for (const row of data) known.set(row.step, row);
+        const last = () => [...known.keys()].at(-1) ?? -1;
+        if (stage.step < last()) known.clear(); // it goes on from an earlier checkpoint, and does those steps again
+        for (let hasMore = stage.step > last(); hasMore; ) {
+          const page = await get(`${path}/metrics?stage=${encodeURIComponent(stage.stage)}&after_step=${last()}`, life.signal);
+          for (const row of page.data) known.set(row.step, row);
+          hasMore = page.has_more && page.data.length > 0;
+        }
       }
       view.stages = run.stages.map((stage) => stage.stage);
       draw(view);
@@ -42,7 +44,7 @@ function draw(view) {
     refill(place, null, () => [h("h2", {}, "Training"), h("p", { class: "soft" }, "No step is finished yet.")]);
     return;
   }
-  const data = [...rows.get(chosen).values()].sort((a, b) => a.step - b.step);
+  const data = [...rows.get(chosen).values()];
   refill(place, [chosen, data.length, data.at(-1), stages], () => {
     const names = [...new Set(data.flatMap(Object.keys))].filter((name) => !NOT_METRICS.has(name));
     const main = (MAIN[chosen] ?? MAIN.other).filter((name) => names.includes(name));

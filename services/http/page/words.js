@@ -15,6 +15,11 @@ export function shortSuite(name) {
   return name.slice(name.indexOf("/") + 1);
 }
 
+/** The full name of an alias, which tells its run where that is another than the checkpoint's. */
+export function aliasName(run, alias) {
+  return alias.includes("@") ? alias : `${run}@${alias}`;
+}
+
 /** The rate a suite is measured by. */
 export function headline(result) {
   return result[result.headline ?? "success"];

@@ -1,6 +1,7 @@
 """The files of the web page as they are sent: without a token, under a strict policy, and never from elsewhere."""
 
 import re
+from pathlib import Path
 from posixpath import dirname, join, normpath
 
 import httpx
@@ -18,10 +19,10 @@ LONGEST = 300
 
 
 @pytest.fixture
-async def http():
+async def http(tmp_path: Path):
     routes = FastAPI()
     page.add(routes)
-    routes.add_middleware(Guard, tokens=Tokens(()), limits=LimitsConfig())
+    routes.add_middleware(Guard, tokens=Tokens(tmp_path), limits=LimitsConfig())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(routes), base_url="http://viter") as client:
         yield client
 

@@ -7,6 +7,7 @@ import { attempt, dialog, digest, empty, field, select, table, time } from "../p
 import { count, number, state } from "../words.js";
 
 const REFRESH_MS = 5000;
+const OF_THE_SYSTEM = new Set(["latest", "init", "best", "best-ood"]);
 const SHOWN_METRICS = ["success_rate", "reward_mean", "loss"];
 
 export async function show(place, { query, life }) {
@@ -57,7 +58,7 @@ function row(view, card) {
 /** Give a checkpoint an alias of the person's own, or take one away. */
 function aliases(view, { id, metadata }) {
   dialog(`Aliases of ${id}`, (close) => {
-    const name = h("input", { required: true, pattern: "[a-z0-9][a-z0-9._\\-]{0,63}", autocomplete: "off", spellcheck: "false",
+    const name = h("input", { required: true, pattern: "[a-z0-9][a-z0-9._\\-]{0,62}", autocomplete: "off", spellcheck: "false",
       title: "lower-case letters, digits, dots, dashes" });
     const told = h("div", {});
     const change = async (button, method, alias) => {
@@ -71,7 +72,7 @@ function aliases(view, { id, metadata }) {
       close();
       await view.refresh().catch((error) => view.life.notice(error.message));
     };
-    const own = metadata.aliases.filter((alias) => alias !== "latest");
+    const own = metadata.aliases.filter((alias) => !OF_THE_SYSTEM.has(alias) && !alias.includes("@"));
     return h("form", { onsubmit: (event) => { event.preventDefault(); change(event.submitter, "PUT", name.value); } },
       own.length > 0 && h("ul", { class: "plain" }, own.map((alias) => h("li", {}, h("code", {}, alias), " ",
         h("button", { type: "button", class: "small", "aria-label": `Remove alias ${alias}`, onclick: (event) => change(event.target, "DELETE", alias) }, "Remove")))),

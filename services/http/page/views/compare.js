@@ -30,7 +30,7 @@ export async function show(place, { query, life }) {
 
 function ofSuite(suite, evaluations, names) {
   const rows = evaluations.map((each, i) => ({ name: names[i], style: `c${i}`, result: each.results?.find((result) => result.suite === suite) })).filter((row) => row.result);
-  return h("section", {}, h("h2", {}, suite), h("div", { class: "charts" },
+  return h("section", {}, h("h2", {}, suite), h("div", { class: "charts pair" },
     bars(headlineWords(rows[0].result), rows.map((row) => ({ ...row, rate: headline(row.result) }))), byIteration(rows)));
 }
 

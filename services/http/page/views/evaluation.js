@@ -52,9 +52,10 @@ function resultParts(evaluation) {
   const rates = [["first_attempt", "first attempt"], ["per_step_accuracy", "per step"], ["recognition", "recognition"]];
   return [
     h("h2", {}, "Results"),
-    bars(`${headlineWords(results[0])}, with 95 % intervals`, results.map((result) => ({ name: result.suite, rate: headline(result), style: result.kind }))),
+    h("div", { class: "charts pair" },
+      bars(`${headlineWords(results[0])}, with 95 % intervals`, results.map((result) => ({ name: result.suite, rate: headline(result), style: result.kind }))),
+      byIteration(results.map((result) => ({ name: shortSuite(result.suite), style: `${result.kind} s${results.filter((each) => each.kind === result.kind).indexOf(result)}`, result })))),
     gap && h("p", { class: "note" }, `Generalisation gap, ID − OOD: ${share(gap.value)} [${share(gap.low)}, ${share(gap.high)}].`),
-    byIteration(results.map((result) => ({ name: shortSuite(result.suite), style: `${result.kind} s${results.filter((each) => each.kind === result.kind).indexOf(result)}`, result }))),
     table("All rates", ["suite", "success", ...rates.map(([, words]) => words), { text: "tokens sampled", isNumber: true }], results.map((result) => [
       result.suite, rateWords(result.success), ...rates.map(([name]) => (result[name] ? rateWords(result[name]) : "–")), number(result.tokens.decoded)])),
   ];

@@ -5,10 +5,11 @@ import { conditions, curves, measurements } from "../curves.js";
 import { lineChart } from "../charts.js";
 import { h, refill } from "../dom.js";
 import { training } from "../training.js";
-import { attempt, badge, choice, confirm, empty, progress, select, table, time } from "../parts.js";
-import { count, share, STAGES, state } from "../words.js";
+import { attempt, badge, choice, confirm, empty, progress, select, sentence, table, time } from "../parts.js";
+import { count, share, shortSuite, STAGES, state } from "../words.js";
 
 const REFRESH_MS = 3000;
+const LOG_LINES = 2000;
 
 export async function show(place, { parts, query, life }) {
   const path = `v1/runs/${encodeURIComponent(parts[0])}`;
@@ -26,14 +27,16 @@ export async function show(place, { parts, query, life }) {
 
 function head({ path, life }, run) {
   const told = h("div", {});
-  const stop = run.status === "running" && h("button", { type: "button", class: "danger", "data-key": "stop", onclick: () => confirm(
-    `Stop ${run.id}?`, "It ends after its current step, with its newest checkpoint kept. The same viter train command resumes it later.",
+  const stop = run.status === "running" && run.job && h("button", { type: "button", class: "danger", "data-key": "stop", onclick: () => confirm(
+    `Stop ${run.id}?`, "It commits a checkpoint after its present step, and ends. The same order, or viter train, resumes it.",
     "Stop the run", () => post(`${path}/stop`, {}, life.signal)) }, "Stop");
   const report = run.has_report && h("button", { type: "button", "data-key": "report", onclick: (event) => attempt(event.target, told, () => download(path, run.id, life)) }, "Report");
   return [
     h("div", { class: "head" }, h("h1", {}, run.id), badge(run.status), h("span", { class: "push actions" }, report, stop)),
     told,
-    h("p", { class: "soft" }, "started ", time(run.created_at), ", updated ", time(run.updated_at), run.job && [", job ", h("code", {}, run.job.id ?? run.job)]),
+    h("p", { class: "soft" }, "started ", time(run.created_at), ", updated ", time(run.updated_at), 
+      run.job && [", job ", h("code", {}, run.job.id)], run.driver && [", trained by ", run.driver]),
+    run.error && h("p", { class: "problem" }, sentence(run.error)),
     h("div", { class: "stages" }, run.stages.map((stage) => h("div", { class: "stage" },
       h("span", { class: `name ${stage.stage}` }, STAGES[stage.stage] ?? stage.stage),
       stage.steps ? progress(stage.step, stage.steps, `${stage.id}: steps`) : h("span", { class: "figure" }, `step ${stage.step}`),
@@ -76,7 +79,7 @@ function accuracy(view) {
       kinds.length > 1 ? h("label", {}, h("span", { class: "unseen" }, "Conditions"), select(kinds.map(([words]) => [words, words]), under, (words) => { view.under = words; again(); })) : h("span", { class: "soft" }, under),
       choice("Over", [["flops", "FLOPs"], ["step", "Steps"]], view.axis, (axis) => { view.axis = axis; again(); }))),
     h("div", { class: "charts" }, curves(run, rows, cards, view.axis).map(({ suite, kind, series }) => lineChart({
-      title: `${kind.toUpperCase()} · ${suite}`, series, yLimits: [0, 1], formatY: share, isWhole: !isFlops,
+      title: `${kind.toUpperCase()} · ${shortSuite(suite)}`, series, yLimits: [0, 1], formatY: share, isWhole: !isFlops,
       xLabel: isFlops ? "FLOPs since init" : "step of the branch" }))),
     h("p", { class: "note" }, "Bands are 95 % Wilson intervals. ", isFlops
       ? "FLOPs are counted from tokens, the measure by which SFT and RL are compared." : "A step of SFT and one of RL cost very different amounts; compare by FLOPs."),
@@ -102,11 +105,11 @@ function log(path, life) {
   const lines = h("pre", { class: "log", tabindex: "0", "aria-label": "Log" }, "…");
   const fill = async () => {
     const isAtEnd = lines.scrollTop + lines.clientHeight >= lines.scrollHeight - 20;
-    lines.textContent = (await text(`${path}/logs`, life.signal)) || "Nothing was logged.";
+    lines.textContent = (await text(`${path}/logs?tail=${LOG_LINES}`, life.signal)) || "Nothing was logged.";
     if (isAtEnd) lines.scrollTop = lines.scrollHeight;
     return !box.open;
   };
-  const box = h("details", { class: "plain", ontoggle: () => box.open && life.repeat(fill, REFRESH_MS).catch((error) => { lines.textContent = error.message; }) },
+  const box = h("details", { class: "plain", ontoggle: () => box.open && life.repeat(fill, REFRESH_MS).catch((error) => { lines.textContent = sentence(error.message); }) },
     h("summary", {}, "Log"), lines);
   return box;
 }
