@@ -160,7 +160,7 @@ class RunConfig(Config):
             ConfigError: one sentence naming the file and key.
         """
         try:
-            data = _parse(path.read_text(encoding="utf-8"), str(path))
+            data = parsed_yaml(path.read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror or error}") from None
         except UnicodeDecodeError:
@@ -178,14 +178,16 @@ def assigned(pairs: Iterable[str], *, flag: str, onto: dict[str, Any] | None = N
     """
     data = {} if onto is None else onto
     for pair in pairs:
-        _assign(data, pair, f"{flag} {pair}")
+        source = f"{flag} {pair}"
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise ConfigError(f"{source}: write it as key.path=value")
+        assign(data, key, parsed_yaml(value, source), source=source)
     return data
 
 
-def _assign(data: dict[str, Any], pair: str, source: str) -> None:
-    key, separator, value = pair.partition("=")
-    if not separator:
-        raise ConfigError(f"{source}: write it as key.path=value")
+def assign(data: dict[str, Any], key: str, value: Any, *, source: str) -> None:
+    """Set `key.path` in `data` to `value`, making the sections on its way. Raises ConfigError through what is none."""
     *parents, leaf = key.split(".")
     for parent in parents:
         if data.get(parent) is None:
@@ -193,10 +195,10 @@ def _assign(data: dict[str, Any], pair: str, source: str) -> None:
         data = data[parent]
         if not isinstance(data, dict):
             raise ConfigError(f"{source}: {parent} is not a section")
-    data[leaf] = _parse(value, source)
+    data[leaf] = value
 
 
-def _parse(text: str, source: str) -> Any:
+def parsed_yaml(text: str, source: str) -> Any:
     """YAML as plain data. A date that does not exist is a ValueError of PyYAML's, deep nesting a RecursionError."""
     try:
         return yaml.safe_load(text)

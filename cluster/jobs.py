@@ -7,11 +7,13 @@ needed to resume: submitting the same run again goes on from the store.
 import asyncio
 import json
 import logging
+import os
 import shlex
 import shutil
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,17 +29,25 @@ from envs.base import ConfigError, ViterError
 
 GRACE_S = 45  # a checkpoint in flight needs seconds; Ray's own grace of 3 s would cut it off
 SHIPPED = ("envs", "trainers", "cluster", "services", "deploy", "pyproject.toml")
-"""What of the project travels with a job: the code and the shipped models. Never runs, data or an environment."""
+"""What of the project travels with a job: the code, and of the shipped models its own. Never runs, data or an environment."""
 RUN_FILE = "submitted.yaml"
 INTERRUPTED_EXIT = 130
+DASHBOARD_VARIABLE = "RAY_API_SERVER_ADDRESS"
 POLL_S = 2.0
 AGENT_WAIT_S = 90.0
 CLUSTER_ERRORS = ("RUNTIME_ENV_SETUP_FAILURE", "JOB_SUPERVISOR_ACTOR")  # ours to try again, not the run's fault
 RETRY_EXIT = 75
 
 
+_connecting = threading.Lock()  # the environment belongs to the whole process
+
+
 class RetryableError(ViterError):
     """The outside world failed in a way that another try may mend."""
+
+
+class RunGoesOn(ConfigError):
+    """A run that is asked for while it is running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,7 @@ def submit(config: RunConfig, *, address: str) -> Job:
 
     Raises:
         RetryableError: nobody answers at `address`.
-        ConfigError: the run is already going on there.
+        RunGoesOn: it is running there.
     """
     client = _connect(address)
     with _told(address):
@@ -62,7 +72,7 @@ def submit(config: RunConfig, *, address: str) -> Job:
     with _told(address):
         earlier = {info.submission_id: info for info in client.list_jobs()}.get(config.name)
         if earlier is not None and not earlier.status.is_terminal():
-            raise ConfigError(
+            raise RunGoesOn(
                 f"run {config.name}: it is {earlier.status.value.lower()} at {address}; "
                 f"stop it with `viter stop {config.name}` or give this one another name"
             )
@@ -74,7 +84,12 @@ def submit(config: RunConfig, *, address: str) -> Job:
                 client,
                 entrypoint=f"{_python(here)} -m services.cli train {RUN_FILE}",
                 submission_id=config.name,
-                metadata={"run": config.name, "stages": ",".join(config.stages), "store": config.store.uri},
+                metadata={
+                    "run": config.name,
+                    "stages": ",".join(config.stages),
+                    "steps": ",".join(str(getattr(config, stage).steps) for stage in config.stages),
+                    "store": config.store.uri,
+                },
                 runtime_env={"working_dir": staging, "env_vars": _environment()},
             )
     return Job(config.name, client)
@@ -91,6 +106,29 @@ def _submit(client: Any, **job: Any) -> None:
             if "No available agent" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(POLL_S)
+
+
+def session(address: str) -> str:
+    """The name that the cluster at `address` gave itself when it started."""
+    client = _connect(address)
+    with _told(address):
+        name: str = client._do_request("GET", "/api/version").json()["session_name"]
+        return name
+
+
+def listed(address: str) -> dict[str, Any]:
+    """What the cluster at `address` says of each job of ours, by the run's name."""
+    client = _connect(address)
+    with _told(address):
+        infos = client.list_jobs()
+    return {info.submission_id: info for info in infos if info.submission_id and "run" in (info.metadata or {})}
+
+
+def log(job: Job) -> str:
+    """Everything the job printed."""
+    with _told(job.id):
+        text: str = job.client.get_job_logs(job.id)
+        return text
 
 
 def find(name: str, *, address: str) -> Job:
@@ -138,13 +176,13 @@ def outcome(info: Any, log: str) -> int:
     if status == "SUCCEEDED":
         return 0
     if status == "STOPPED":  # before it said anything, perhaps: submitted again it goes on
-        return RETRY_EXIT if (said := _last_word(log)) is None else said
+        return RETRY_EXIT if (said := last_word(log)) is None else said
     if str(info.error_type or "").removeprefix("JobErrorType.").startswith(CLUSTER_ERRORS):
         return RETRY_EXIT
-    return _last_word(log) or info.driver_exit_code or 1
+    return last_word(log) or info.driver_exit_code or 1
 
 
-def _last_word(log: str) -> int | None:
+def last_word(log: str) -> int | None:
     for line in reversed(log.splitlines()[-20:]):
         try:
             code = json.loads(line).get("viter_exit")
@@ -201,10 +239,12 @@ def _is_here(client: Any, address: str) -> bool:
 def _stage(config: RunConfig, staging: Path) -> None:
     """The tree a job needs, and the resolved run file, so that `--set` and the file travel as one."""
     root = Path(__file__).parents[1]
+    models = [path.name for path in (root / "deploy" / "models").iterdir() if path.is_dir()]
+    others = [name for name in models if config.model.source != f"deploy/models/{name}"]
     for name in SHIPPED:
         source = root / name
         if source.is_dir():
-            shutil.copytree(source, staging / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+            shutil.copytree(source, staging / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", *others))
         elif source.is_file():
             shutil.copy2(source, staging / name)
     (staging / RUN_FILE).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
@@ -215,8 +255,23 @@ def _connect(address: str) -> Any:
 
     for talker in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private"):
         logging.getLogger(talker).setLevel(logging.ERROR)
-    with _told(address):
+    with _told(address), _naming(address):
         return JobSubmissionClient(address)
+
+
+@contextmanager
+def _naming(address: str) -> Iterator[None]:
+    """Ray's client lets RAY_ADDRESS go before its argument, and this variable before both."""
+    with _connecting:
+        before = os.environ.get(DASHBOARD_VARIABLE)
+        os.environ[DASHBOARD_VARIABLE] = address
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[DASHBOARD_VARIABLE]
+            else:
+                os.environ[DASHBOARD_VARIABLE] = before
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import placement
+from cluster import placement, run_record
 from cluster.config import RunConfig
 from cluster.connection import connected
 from cluster.metrics import RayMeters
@@ -75,6 +75,8 @@ def run(config: RunConfig, *, progress: Tell, lease: Lease | None = None) -> Run
 def leased(config: RunConfig, progress: Tell) -> Iterator[Lease]:
     """The lease of a run, kept and then released: one driver at a time trains it, whichever machine it is on.
 
+    What becomes of the run meanwhile is noted in its `run_record`.
+
     Raises:
         LeaseHeld: another driver has it.
     """
@@ -86,7 +88,10 @@ def leased(config: RunConfig, progress: Tell) -> Iterator[Lease]:
             raise ConfigError(f"store.uri {store.uri}: {error.strerror or error}") from None
     if before := holder(store, lease_path(config.name)):
         progress(Progress(stage="lease", step=0, steps=0, message=f"watching {before}, which may be gone"))
-    with Lease.take(store, lease_path(config.name), holder="the driver of this run").kept() as lease:
+    with (
+        Lease.take(store, lease_path(config.name), holder="the driver of this run").kept() as lease,
+        run_record.noted(store, config, lease.fence),
+    ):
         yield lease
 
 

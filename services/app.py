@@ -29,11 +29,11 @@ from cluster.engine.reply import EngineDead
 from cluster.metrics import RayMeters
 from cluster.verifiers import Judgement, Question, VerifierPool
 from envs.base import ConfigError
-from services import logs, port
+from services import logs, own_ray, port
 from services.config import ServiceConfig
 from services.elsewhere import Elsewhere
 from services.engines.account import VerifierAccount
-from services.engines.deployment import VERIFIER_CPUS, Replica, verifiers
+from services.engines.deployment import Replica, verifiers
 from services.engines.episodes import EpisodeEvent, EpisodeOrder
 from services.engines.replica import Head, ReplicaState
 from services.engines.router import STATS_EVERY_S, DigestRouter
@@ -41,12 +41,13 @@ from services.evaluations.jobs import Evaluations
 from services.evaluations.journal import Journal
 from services.evaluations.newcomers import Newcomers
 from services.evaluations.orders import Item, PlayOrder
-from services.http.guard import BODY_LIMIT_VARIABLE, BODY_SECONDS_VARIABLE, REQUESTS_VARIABLE
 from services.http.service import EvaluationJobs
 from services.http.tokens import Tokens, ensure_token
 from services.http.traffic import Traffic
 from services.http.web import web
 from services.registry import Registry
+from services.runs.jobs import RayCluster
+from services.runs.runs import Runs
 from trainers.checkpoints import Checkpoint
 
 APPLICATION = "viter"
@@ -55,7 +56,6 @@ STATE_WAIT_S = 2.0  # a replica whose engine is starting does not answer at all
 ENGINE_START_S = 900.0  # nor is it dead for that: vLLM keeps its thread busy until a large model is loaded
 SHRINK_AFTER_S = 600.0  # an engine takes minutes to start, so a short lull ends none
 LIGHT_CPUS = 0.1  # what the gateway and the evaluation manager reserve: they wait more than they work
-OBJECT_STORE_BYTES = 256 << 20  # requests and items are small; a larger one would only take memory from engines
 
 logger = logging.getLogger("viter.app")
 _owns_ray = False  # whether `start` began Ray in this process, so that `stop` ends it
@@ -102,6 +102,7 @@ class Gateway:
         self._replica = replica
         self.registry = Registry(config.store, memory=_verdicts(config))
         self.evaluations = cast(EvaluationJobs, Elsewhere(manager))
+        self.runs = Runs(config.store, RayCluster(config.jobs) if config.training else None)
         self._verifiers: VerifierPool | None = None  # of answers that clients send; starts with the first
         meters = RayMeters()
         self._traffic, self._verifier_account = Traffic(meters), VerifierAccount(meters)
@@ -260,7 +261,7 @@ def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S, reuse: bool = 
     if "://" not in config.store and not Path(config.store).is_dir():
         raise ConfigError(f"store: {config.store} is no directory; train something first, or name another with --store")
     token = _first_token(config)
-    _join_ray(config)
+    config = _join_ray(config)
     if APPLICATION in serve.status().applications:
         if reuse:
             return Started(
@@ -306,28 +307,16 @@ def stop() -> None:
     _owns_ray = _owns_serve = False
 
 
-def _join_ray(config: ServiceConfig) -> None:
+def _join_ray(config: ServiceConfig) -> ServiceConfig:
+    """Returns what can be served on the Ray that it joins or begins: one of our own may find no room for jobs."""
     global _owns_ray
     if ray.is_initialized():
-        return
+        return config
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}  # all of it is in Ray's log files
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
-        return
-    if config.metrics_port is not None:
-        port.check_free("0.0.0.0", config.metrics_port, option="--metrics-port")
-    # the proxy reads these where it starts; on a cluster that runs already they belong into its environment
-    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "services.http.guard:proxy_middlewares")
-    os.environ[BODY_LIMIT_VARIABLE] = str(config.limits.body_bytes)
-    os.environ[BODY_SECONDS_VARIABLE] = str(config.limits.body_s)
-    os.environ[REQUESTS_VARIABLE] = str(config.limits.requests)
-    needed = config.replicas * (config.replica_cpus + config.verifiers * VERIFIER_CPUS) + 1
-    ray.init(
-        num_cpus=max(os.cpu_count() or 1, int(needed + 0.999)),
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _metrics_export_port=config.metrics_port,
-        **quiet,
-    )
+        return config
+    config = own_ray.begin(config, quiet)
     _owns_ray = True
+    return config

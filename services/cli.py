@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from envs.base import ConfigError
-from services import evaluate_cli, token_cli
+from services import evaluate_cli, runs_cli, token_cli
 from services.exits import plain_errors
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -22,6 +22,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(token_cli.app, name="token")
 app.command("eval")(evaluate_cli.evaluate)
 app.command()(evaluate_cli.compare)
+app.command()(runs_cli.submit)
+app.command()(runs_cli.stop)
+app.command()(runs_cli.runs)
 
 RunFile = Annotated[Path, typer.Argument(help="A run file, e.g. deploy/runs/nano-gp-l.yaml", metavar="RUN.yaml")]
 Overrides = Annotated[
@@ -29,7 +32,6 @@ Overrides = Annotated[
 ]
 Store = Annotated[str, typer.Option(help="Where runs live: a directory or any pyarrow.fs URI.")]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster; left out, this machine alone is used.")]
-DASHBOARD = "The Ray dashboard, e.g. http://head:8265"
 
 
 @app.command()
@@ -188,49 +190,6 @@ def report(
         from services.reports import report as reports
 
         typer.echo(reports.write(store, run))
-
-
-@app.command()
-def submit(
-    run_file: RunFile,
-    address: Annotated[
-        str, typer.Option(help="The Ray dashboard, e.g. http://head:8265", envvar="RAY_API_SERVER_ADDRESS")
-    ],
-    overrides: Overrides = [],  # noqa: B006
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once it is submitted.")] = False,
-) -> None:
-    """Run RUN.yaml as a Ray job, follow its log, and exit with its own exit code."""
-    with plain_errors():
-        from cluster import jobs
-        from cluster.config import RunConfig
-
-        config = RunConfig.load(run_file, tuple(overrides))
-        job = jobs.submit(config, address=address)
-        typer.echo(f"submitted {job.id}; stop it with: viter stop {job.id} --address {address}", err=True)
-        if not no_wait:
-            raise typer.Exit(jobs.follow(job, typer.echo))
-
-
-@app.command()
-def stop(
-    job: Annotated[str, typer.Argument(help="The job's id: the run's name.")],
-    address: Annotated[str, typer.Option(help=DASHBOARD, envvar="RAY_API_SERVER_ADDRESS")],
-) -> None:
-    """Stop a submitted run, giving it time to end in order. Submitting it again resumes it."""
-    with plain_errors():
-        from cluster import jobs
-
-        typer.echo(jobs.stop(jobs.find(job, address=address)))
-
-
-@app.command()
-def runs(store: Store = "runs") -> None:
-    """List the runs of a store and their newest checkpoints."""
-    with plain_errors():
-        from services import naming
-
-        for line in naming.lines(store):
-            typer.echo(line)
 
 
 @app.command()

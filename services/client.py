@@ -11,12 +11,15 @@ import httpx
 from cluster.jobs import RetryableError
 from envs.base import ConfigError, DataError, ViterError
 from services.evaluations.compare import Comparison
+from services.evaluations.events import END, Event, events_in
 from services.evaluations.orders import Evaluation, EvaluationList, Item, ItemList
 from services.http.routes.checkpoints import AliasSet, CheckpointList
 from services.http.tokens import TOKEN_FILE
 from services.registry import ModelCard, ModelList
+from services.runs.groups import RunGroup, RunList
 
 FIRST_POLL_S, LONGEST_POLL_S = 0.2, 2.0
+RECONNECT_S = 60.0
 PAGE = 500
 PATIENCE_S = 60.0  # how long reading waits for a service that is full, or replaces a process
 
@@ -96,9 +99,32 @@ class Client:
         """How it stands now."""
         return Evaluation.model_validate(self._ask("GET", f"/v1/evaluations/{evaluation_id}"))
 
-    def evaluations(self, limit: int = 20) -> list[Evaluation]:
-        """The newest ones."""
-        return EvaluationList.model_validate(self._ask("GET", "/v1/evaluations", params={"limit": limit})).data
+    def evaluations(self, **query: Any) -> list[Evaluation]:
+        """The newest ones; `query` are fields of `EvaluationQuery`, e.g. `run="nano-gp-l"`."""
+        return EvaluationList.model_validate(self._ask("GET", "/v1/evaluations", params=query)).data
+
+    def events(self, evaluation_id: str, last: str | None = None) -> Iterator[Event]:
+        """What happens to it, each event once, to its end; `last` is the id of the last event seen before.
+
+        A connection that breaks is made anew. Raises ServiceUnreachable where that fails for a minute.
+        """
+        path, failed_since = f"/v1/evaluations/{evaluation_id}/events", None
+        while last != END:
+            try:
+                headers = {"Last-Event-ID": last} if last else {}
+                with self._http.stream("GET", path, headers=headers) as answer:
+                    if not answer.is_success:
+                        answer.read()
+                        raise self._refusal(answer)
+                    for event in events_in(answer.iter_lines()):
+                        last, failed_since = event.id, None
+                        yield event
+            except (httpx.TransportError, ServiceError) as error:
+                failed_since = failed_since or time.monotonic()
+                if time.monotonic() - failed_since > RECONNECT_S:
+                    raise ServiceUnreachable(f"{self.url}{path}: {error or type(error).__name__}") from None
+            if last != END:
+                time.sleep(FIRST_POLL_S)
 
     def cancel(self, evaluation_id: str) -> Evaluation:
         """Stop it."""
@@ -144,6 +170,42 @@ class Client:
                 return
             after = page.last_id
 
+    def runs(self, limit: int = 100) -> list[RunGroup]:
+        """The runs of its store, the one that began last first."""
+        return RunList.model_validate(self._ask("GET", "/v1/runs", params={"limit": limit})).data
+
+    def run(self, name: str) -> RunGroup:
+        """How far a run is."""
+        return RunGroup.model_validate(self._ask("GET", f"/v1/runs/{name}"))
+
+    def submit_run(
+        self, run: dict[str, Any] | None = None, *, file: str | None = None, set: dict[str, Any] | None = None
+    ) -> RunGroup:
+        """Train a run: the content of a run file, or a shipped one by name.
+
+        Args:
+            set: keys to override, as `{"ppo.viter": 10}`.
+        """
+        asked = {"run": run, "file": file, "set": set}
+        body = {name: value for name, value in asked.items() if value is not None}
+        return RunGroup.model_validate(self._ask("POST", "/v1/runs", body))
+
+    def stop_run(self, name: str) -> RunGroup:
+        """Ask it to end in order."""
+        return RunGroup.model_validate(self._ask("POST", f"/v1/runs/{name}/stop"))
+
+    def run_metrics(self, name: str, stage: str, *, after_step: int = -1) -> list[dict[str, Any]]:
+        """The rows of a stage after a step."""
+        params = {"stage": stage, "after_step": after_step}
+        rows: list[dict[str, Any]] = self._ask("GET", f"/v1/runs/{name}/metrics", params=params)["data"]
+        return rows
+
+    def run_log(self, name: str, offset: int | None = None) -> tuple[str, int]:
+        """What its job printed after `offset`, or its end, and the offset to go on from."""
+        params = {} if offset is None else {"offset": offset}
+        answer = self._send("GET", f"/v1/runs/{name}/logs", params=params)
+        return answer.text, int(answer.headers["x-log-end"])
+
     def verify(self, **order: Any) -> dict[str, Any]:
         """Judge one answer: the fields of a line of `viter verify`."""
         return self._ask("POST", "/v1/verify", order)
@@ -168,6 +230,17 @@ class Client:
         params: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
     ) -> dict[str, Any]:
+        return self._send(method, path, body, params=params, headers=headers).json()
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        params: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
         try:
             answer = self._http.request(method, path, json=body, params=params, headers=headers)
             until = time.monotonic() + PATIENCE_S
@@ -183,7 +256,7 @@ class Client:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServiceUnreachable(f"{self.url}{path}: {error or type(error).__name__}") from None
         if answer.is_success:
-            return answer.json()
+            return answer
         raise self._refusal(answer)
 
     def _refusal(self, answer: httpx.Response) -> ViterError:

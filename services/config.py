@@ -106,6 +106,10 @@ class ServiceConfig(Config):
     """Episodes an evaluation plays at once on a replica."""
     evaluate_new: EvaluateNew | None = None
     """Evaluations of each new checkpoint that the service orders by itself; they wait while others do. Null orders none."""
+    training: bool = True
+    """Runs are trained over HTTP, as Ray jobs. False lists them alone; a Ray of the service's own then has no dashboard."""
+    jobs: str | None = None
+    """Dashboard of the Ray cluster that trains, e.g. http://head:8265. Null is the cluster that the service runs on."""
     limits: LimitsConfig = LimitsConfig()
     """What one client may ask for."""
 

@@ -208,6 +208,7 @@ def _service(config: RunConfig, evaluations: int) -> Iterator[Client]:
         replica_gpus=config.placement.rollout_gpus,
         episodes_in_flight=config.rollout.episodes_in_flight,
         limits=LimitsConfig(evaluations=max(64, 2 * evaluations)),
+        training=False,
     )
     try:
         started = app.start(settings, reuse=True)

@@ -13,7 +13,7 @@ FLOORS = ("envs", "trainers", "cluster", "services")  # each may import those be
 HOMES = {
     "vllm": ("cluster/engine/",),
     "deepspeed": ("trainers/deepspeed_engine.py",),
-    "typer": ("services/cli.py", "services/evaluate_cli.py", "services/token_cli.py", "services/exits.py"),
+    "typer": tuple(f"services/{name}.py" for name in ("cli", "evaluate_cli", "runs_cli", "token_cli", "exits")),
     "ray.serve": ("services/app.py", "services/engines/router.py"),
 }
 LIGHT = (

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from envs.base import Config
 
+CORPORA = ("expert", "nano-base")
+"""The corpora that are no files."""
+
 
 class ModelConfig(Config):
     """The language model and where it starts."""

@@ -58,6 +58,10 @@ class ObjectStore:
         with self.filesystem.open_input_stream(self._at(path)) as stream:
             return stream.read()
 
+    def stamp(self, path: str) -> tuple[int, int] | None:
+        info = self.filesystem.get_file_info(self._at(path))
+        return (info.size, info.mtime_ns) if info.is_file else None
+
     def put(self, path: str, data: bytes) -> None:
         with self._create(path) as stream:
             stream.write(data)

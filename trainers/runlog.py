@@ -44,7 +44,7 @@ class RunLog:
         opened = open_store(store)
         if isinstance(opened, LocalStore):
             return cls(opened.at(run))
-        log = cls(staging / run, mirror=opened, mirror_path=f"{run}/log")
+        log = cls(staging / run, mirror=opened, mirror_path=log_folder(opened, run))
         for name in opened.files(log._mirror_path):
             target = log.directory / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -180,6 +180,11 @@ class RunLog:
             self._board = None
 
 
+def log_folder(store: Store, run: str) -> str:
+    """Where the files of a run's log lie in its store."""
+    return run if isinstance(store, LocalStore) else f"{run}/log"
+
+
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
     """Rows in the order they were written. None stands for a number that was not finite."""
     return _read_lines(directory / "metrics.jsonl")
@@ -224,17 +229,21 @@ def _lines(rows: list[dict[str, Any]]) -> str:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole line. A last one without its end was cut off by a kill and counts as never written."""
     try:
-        *lines, _ = path.read_bytes().split(b"\n")
+        return parsed_lines(path.read_bytes(), source=str(path))
     except FileNotFoundError:
         return []
+
+
+def parsed_lines(data: bytes, *, source: str) -> list[dict[str, Any]]:
+    """Every whole line. A last one without its end was cut off by a kill and counts as never written."""
+    *lines, _ = data.split(b"\n")
     rows = []
     for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
         except ValueError:
-            raise DataError(f"{path}: line {number} is not JSON; remove that line") from None
+            raise DataError(f"{source}: line {number} is not JSON; remove that line") from None
     return rows
 
 

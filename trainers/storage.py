@@ -79,6 +79,9 @@ class Store(Protocol):
     def read(self, path: str) -> bytes:
         """Raises FileNotFoundError."""
 
+    def stamp(self, path: str) -> tuple[int, int] | None:
+        """Size and modification time of a file, which differ once it was written again; None without one."""
+
     def put(self, path: str, data: bytes) -> None:
         """Write a small file, whole or not at all."""
 
@@ -192,6 +195,13 @@ class LocalStore:
             return self.at(path).read_bytes()
         except NotADirectoryError:
             raise FileNotFoundError(path) from None
+
+    def stamp(self, path: str) -> tuple[int, int] | None:
+        try:
+            status = self.at(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status.st_size, status.st_mtime_ns
 
     def put(self, path: str, data: bytes) -> None:
         target = self.at(path)

@@ -9,7 +9,8 @@ An event's id is how many items the journal held by then, and `end` for the last
 last id it saw gets what is missing, from any process that reads the journal: each item once.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -65,3 +66,15 @@ def events_of(news: News, *, status: str | None) -> Iterator[Event]:
         yield Event(id=str(news.seen), event="progress", data=state)
     if evaluation.has_ended and news.seen >= evaluation.counts.done:
         yield Event(id=END, event="end", data=evaluation.model_dump(mode="json"))
+
+
+def events_in(lines: Iterable[str]) -> Iterator[Event]:
+    """The events of a stream's lines, as its reader sees them. Comments, which only keep it open, are passed over."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line:
+            key, _, value = line.partition(":")
+            fields[key] = value.removeprefix(" ")
+        elif "data" in fields:
+            yield Event(id=fields["id"], event=fields["event"], data=json.loads(fields["data"]))
+            fields = {}

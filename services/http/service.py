@@ -13,6 +13,7 @@ from services.evaluations.events import News
 from services.evaluations.listing import EvaluationQuery
 from services.evaluations.orders import Evaluation, EvaluationList, EvaluationOrder, Item, ItemList
 from services.registry import Registry
+from services.runs.runs import Runs
 from trainers.checkpoints import Checkpoint
 
 DIGEST_HEADER = "X-Checkpoint-Digest"
@@ -50,6 +51,9 @@ class Service(Protocol):
 
     @property
     def evaluations(self) -> EvaluationJobs: ...
+
+    @property
+    def runs(self) -> Runs: ...
 
     def complete(
         self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float

@@ -6,7 +6,7 @@ from services.config import LimitsConfig
 from services.http import problems
 from services.http.description import describe
 from services.http.guard import Guard
-from services.http.routes import checkpoints, environments, episodes, evaluations, health, openai, page
+from services.http.routes import checkpoints, environments, episodes, evaluations, health, openai, page, runs
 from services.http.sampling import REFUSED
 from services.http.service import Service
 from services.http.tokens import Tokens
@@ -32,6 +32,7 @@ def web(service: Service, *, tokens: Tokens | None, limits: LimitsConfig, traffi
     openai.add(routes, service, limits)
     checkpoints.add(routes, service)
     evaluations.add(routes, service)
+    runs.add(routes, service)
     environments.add(routes, service, limits)
     episodes.add(routes, service, limits)
     page.add(routes)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +15,14 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import jobs
+from cluster import jobs, launch
 from cluster.config import RunConfig
 from envs.base import ConfigError, ViterError, validated
+from services.client import Client, ServiceError
+from services.runs.jobs import RayCluster
+from tests.services.http.running import running
+from trainers.config import ModelConfig
+from trainers.lease import Lease, LeaseHeld
 
 REMOTE = "http://head.example:8265"
 
@@ -59,12 +64,15 @@ def test_hostile_log_lines_are_no_exit_code():
 # ---- what travels
 
 
-def test_a_job_carries_code_models_and_the_resolved_run_and_no_data(tmp_path: Path):
-    jobs._stage(config(), tmp_path)
+def test_a_job_carries_code_its_model_and_the_resolved_run_and_no_data(tmp_path: Path):
+    asked = config().model_copy(update={"model": ModelConfig(source="deploy/models/nano-gp-base")})
+    jobs._stage(asked, tmp_path)
     there = {path.name for path in tmp_path.iterdir()}
     assert there == {*jobs.SHIPPED, jobs.RUN_FILE}
+    assert [path.name for path in (tmp_path / "deploy" / "models").iterdir()] == ["nano-gp-base"]
     assert not list(tmp_path.rglob("__pycache__"))
-    assert RunConfig.load(tmp_path / jobs.RUN_FILE) == config()
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 8 << 20
+    assert RunConfig.load(tmp_path / jobs.RUN_FILE) == asked
 
 
 def test_a_job_has_time_to_end_in_order():
@@ -121,7 +129,12 @@ def test_a_finished_run_is_submitted_again_under_its_name(monkeypatch: pytest.Mo
     monkeypatch.setattr(jobs, "_connect", lambda _: cluster)
     assert jobs.submit(config(), address=REMOTE).id == "a-run"
     assert cluster.deleted == ["a-run"]
-    assert cluster.submitted[0]["metadata"] == {"run": "a-run", "stages": "sft", "store": "s3://bucket/runs"}
+    assert cluster.submitted[0]["metadata"] == {
+        "run": "a-run",
+        "stages": "sft",
+        "steps": "1",
+        "store": "s3://bucket/runs",
+    }
 
 
 @pytest.mark.parametrize(
@@ -153,6 +166,14 @@ def test_an_address_that_leads_nowhere_is_one_sentence(address: str):
     with pytest.raises(ViterError) as told:
         jobs._connect(address)
     assert "\n" not in str(told.value)
+
+
+def test_the_cluster_that_is_named_goes_before_the_one_this_process_belongs_to(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    with pytest.raises(ViterError, match=r"http://127\.0\.0\.1:10: no Ray dashboard answers"):
+        jobs._connect("http://127.0.0.1:10")
+    assert "RAY_API_SERVER_ADDRESS" not in os.environ
 
 
 # ---- a real cluster
@@ -210,22 +231,41 @@ def test_a_failing_run_keeps_its_exit_code_through_ray_jobs(
 
 
 @pytest.mark.slow
-def test_a_stopped_run_ends_in_order_and_can_be_submitted_again(
+def test_a_run_is_trained_followed_stopped_and_resumed_over_http(
     dashboard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    """One driver at a time; a stop commits what was learned, and the same order goes on from there."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    long = {"name": "long", "model": {"source": "nano"}, "sft": {"steps": 100_000}, "placement": {"learner_cpus": 900}}
-    waits = validated(RunConfig, {**long, "store": {"uri": str(tmp_path)}}, source="test")
-    waits = waits.model_copy(update={"placement": waits.placement.model_copy(update={"autoscales": True})})
-    job = jobs.submit(waits, address=dashboard)
-    deadline = time.monotonic() + 60
-    while "waiting" not in job.client.get_job_logs(job.id):
+    run = {
+        "name": "long",
+        "model": {"dtype": "float32"},
+        "sft": {"steps": 100_000, "documents": 8, "checkpoint_every": 100_000},
+        "learner": {"row_tokens": 256},
+    }
+    with running(tmp_path, cluster=RayCluster(dashboard)) as service, Client(service.url, service.token) as client:
+        client.submit_run(run)
+        with pytest.raises(ServiceError, match=r"long: .*409"):
+            client.submit_run(run)
+        wait_until(lambda: len(client.run_metrics("long", "sft")) >= 3)
+        with pytest.raises(LeaseHeld, match=r"the driver of this run on .* \(process \d+, since 20"):
+            Lease.take(tmp_path, launch.lease_path("long"), holder="a second driver")
+        client.stop_run("long")
+        wait_until(lambda: client.run("long").status != "running")
+        group = client.run("long")
+        assert (group.status, group.job.status) == ("stopped", "stopped")
+        (stage,) = group.stages
+        assert stage.checkpoints == [f"long-sft@step-{stage.step:06d}"]
+        log, _ = client.run_log("long")
+        assert jobs.outcome(jobs.listed(dashboard)["long"], log) == 75
+        client.submit_run(run, set={"sft.steps": stage.step + 1})
+        wait_until(lambda: client.run("long").status != "running")
+        group = client.run("long")
+        assert (group.status, group.error) == ("finished", None)
+        assert [row["step"] for row in client.run_metrics("long", "sft")] == list(range(1, stage.step + 2))
+
+
+def wait_until(is_true: Callable[[], bool], within_s: float = 120) -> None:
+    deadline = time.monotonic() + within_s
+    while not is_true():
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    with pytest.raises(ConfigError, match="another name"):
-        jobs.submit(waits, address=dashboard)
-    assert "asked to stop" in jobs.stop(job)
-    assert jobs.follow(job, lambda _: None) == 75
-    assert "interrupted" in job.client.get_job_logs(job.id)
-    again = jobs.submit(waits, address=dashboard)
-    jobs.stop(again)

@@ -62,7 +62,7 @@ def test_the_driver_ends_when_its_lease_is_lost(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("cluster.learner_group.run", lambda _: signal.pause())
     lost = SimpleNamespace(lost=LeaseLost("taken over"))
     with pytest.raises(LeaseLost):
-        launch._follow(SimpleNamespace(run="small-sft"), lost, lambda _: None)
+        launch._follow(SimpleNamespace(run="small-sft"), lost, SimpleNamespace(), lambda _: None)
 
 
 def test_sigterm_and_ctrl_c_are_told_apart():

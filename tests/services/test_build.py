@@ -41,7 +41,7 @@ class Cluster:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, applications: dict[str, Any]):
         self.told: list[str] = []
-        monkeypatch.setattr(app, "_join_ray", lambda config: None)
+        monkeypatch.setattr(app, "_join_ray", lambda config: config)
         monkeypatch.setattr(app.ray, "is_initialized", lambda: True)
         monkeypatch.setattr(app.serve, "status", lambda: SimpleNamespace(applications=applications))
         for name in ("start", "run", "delete", "shutdown"):

@@ -16,7 +16,9 @@ from services.http.problems import Busy, IdempotencyConflict, PlayedElsewhere
 from services.registry import Registry
 from tests.meters import Remembered
 from tests.services.conftest import Player, commit
+from tests.trainers.checkpoint_files import object_store
 from trainers.checkpoints import CheckpointMissing
+from trainers.lease import Lease
 
 ORDER = EvaluationOrder(checkpoint="nano-a@latest", n=8, viter=2)
 KEYED = ORDER.model_copy(update={"idempotency": "k"})
@@ -285,3 +287,86 @@ async def test_evaluations_and_their_items_are_counted(store: Path, player: Play
     assert meters.counted["evaluation_items_total", "unsolved"] == 16
     assert meters.counted["evaluation_items_total", "quarantined"] == 0
     await jobs.close()
+
+
+async def test_a_manager_that_lost_its_lease_stops_and_writes_nothing_more(store: Path, player):
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def pause_at_8(played: int) -> None:
+        if played == 8:
+            reached.set()
+            await go_on.wait()
+
+    player.before_batch = pause_at_8
+    jobs = Evaluations(Journal(store), Registry(str(store)), player)
+    await jobs.start()
+    made = await jobs.order(ORDER)
+    await asyncio.wait_for(reached.wait(), 10)
+    folder = store / "evaluations" / made.id
+    async with asyncio.timeout(20):
+        while (await jobs.get(made.id)).counts.done < 8:
+            await asyncio.sleep(0.001)
+    (folder / "player" / "000009").write_text("{}")  # another machine took over while this process was stopped
+    before = (folder / "items.jsonl").read_bytes()
+    go_on.set()
+    async with asyncio.timeout(20):
+        while made.id in jobs._known:
+            jobs.check()
+            await asyncio.sleep(0.001)
+    await jobs.close()
+    assert (folder / "items.jsonl").read_bytes() == before
+    assert not (folder / "result.json").exists()
+
+
+async def test_over_an_object_store_nothing_is_lost_or_repeated_either(
+    store: Path, tmp_path: Path, player, monkeypatch
+):
+    monkeypatch.setitem(Lease.take.__func__.__kwdefaults__, "settle_s", 0.05)
+    kept = object_store(tmp_path)
+    reached, never = asyncio.Event(), asyncio.Event()
+
+    async def stop_at_8(played: int) -> None:
+        if played >= 8:
+            reached.set()
+            await never.wait()
+
+    player.before_batch = stop_at_8
+    first = Evaluations(Journal(kept), Registry(str(store)), player)
+    await first.start()
+    made = await first.order(ORDER)
+    await asyncio.wait_for(reached.wait(), 10)
+    await first.close()
+    player.before_batch = lambda _: None
+    second = Evaluations(Journal(kept), Registry(str(store)), player)
+    await second.start()
+    done = await ended(second, made.id)
+    items = (await second.items(made.id, 100, None)).data
+    await second.close()
+    assert (done.status, done.counts.done) == ("completed", 16)
+    assert len({item.id for item in items}) == len(items) == len(player.played) == 16
+
+
+async def test_a_journal_of_another_version_stops_no_service(store: Path, player, caplog: pytest.LogCaptureFixture):
+    old = store / "evaluations" / "eval-0123456789abcdef"
+    old.mkdir(parents=True)
+    (old / "order.json").write_text('{"id": "eval-0123456789abcdef", "order": {"temperature": 1.0, "max_tokens": 64}}')
+    jobs = Evaluations(Journal(store), Registry(str(store)), player)
+    await jobs.start()
+    made = await ended(jobs, (await jobs.order(ORDER)).id)
+    assert [e.id for e in (await jobs.page(EvaluationQuery())).data] == [made.id]
+    with pytest.raises(EvaluationMissing, match="cannot be read"):
+        await jobs.get("eval-0123456789abcdef")
+    await jobs.close()
+    assert sum("cannot be read" in record.getMessage() for record in caplog.records) == 1
+
+
+async def test_one_of_sixteen_items_is_done_while_one_of_many_plays(jobs: Evaluations, player):
+    jobs._line.turn_items = 16
+    player.before_batch = lambda _: asyncio.sleep(0.005)
+    large = await jobs.order(ORDER.model_copy(update={"n": 200}))
+    small = await jobs.order(ORDER.model_copy(update={"suites": ("general_points/id",), "n": 16}))
+    await ended(jobs, small.id)
+    assert not large.has_ended
+    assert large.counts.done < 200
+    done = await ended(jobs, large.id)
+    assert (done.status, done.counts.done, len(player.played)) == ("completed", 400, 416)

@@ -16,6 +16,8 @@ from services.evaluations.journal import Journal
 from services.http.tokens import Tokens, ensure_token
 from services.http.web import web
 from services.registry import Registry
+from services.runs.jobs import Cluster
+from services.runs.runs import Runs
 from tests.services.conftest import Player
 from tests.services.http.test_web import LocalService
 
@@ -31,8 +33,8 @@ class Running:
 
 
 @contextmanager
-def running(store: Path, *, limits: LimitsConfig | None = None) -> Iterator[Running]:
-    """The service of `store` until the block ends."""
+def running(store: Path, *, limits: LimitsConfig | None = None, cluster: Cluster | None = None) -> Iterator[Running]:
+    """The service of `store` until the block ends. Its runs go to `cluster`; one that trains none, if left out."""
     token = ensure_token(store / "service")
     assert token is not None
     listener = socket.create_server(("127.0.0.1", 0))
@@ -42,7 +44,10 @@ def running(store: Path, *, limits: LimitsConfig | None = None) -> Iterator[Runn
     async def serve() -> None:
         jobs = Evaluations(Journal(store), Registry(str(store)), Player())
         await jobs.start()
-        app = web(LocalService(store, jobs), tokens=Tokens.load(store / "service"), limits=limits or LimitsConfig())
+        service = LocalService(store, jobs)
+        if cluster is not None:
+            service.runs = Runs(str(store), cluster)
+        app = web(service, tokens=Tokens.load(store / "service"), limits=limits or LimitsConfig())
         servers.append(uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off")))
         is_up.set()
         await servers[0].serve(sockets=[listener])

@@ -14,7 +14,10 @@ from sse_starlette import ServerSentEvent
 
 import envs
 from envs import suites
+from envs.base import DataError
+from services.client import Client
 from services.evaluations import jobs as jobs_module
+from services.evaluations.events import events_in
 from services.evaluations.jobs import Evaluations
 from services.evaluations.journal import Journal
 from services.evaluations.orders import Item, PlayOrder, Position
@@ -138,18 +141,6 @@ async def test_two_evaluations_are_compared(http: httpx.AsyncClient):  # noqa: F
     assert (await http.get(f"/v1/evaluations/{one}/compare/eval-00000000")).status_code == 404
 
 
-def told(lines: Iterator[str]) -> Iterator[tuple[str | None, str, dict]]:
-    """Events of a stream: id, name, data. Comments have none of these."""
-    event: dict[str, str] = {}
-    for line in lines:
-        if line:
-            key, _, value = line.partition(": ")
-            event[key] = value
-        elif "data" in event:
-            yield event.get("id"), event["event"], json.loads(event["data"])
-            event = {}
-
-
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     store = tmp_path_factory.mktemp("store")
@@ -163,23 +154,68 @@ def test_events_tell_every_item_once_and_end_with_the_results(api: Running):
         where = client.post("/v1/evaluations", json={**ORDER, "n": 30}).headers["location"]
         with client.stream("GET", f"{where}/events") as stream:
             assert stream.headers["content-type"].startswith("text/event-stream")
-            whole = list(told(stream.iter_lines()))
+            whole = list(events_in(stream.iter_lines()))
         final = client.get(where).json()
-        items = [data for _, name, data in whole if name == "item"]
+        items = [event.data for event in whole if event.event == "item"]
         assert len({item["id"] for item in items}) == len(items) == 30
         assert items[0].keys() == {"id", "success", "attempts", "error"}
-        assert whole[-1] == ("end", "end", final)
+        assert (whole[-1].id, whole[-1].event, whole[-1].data) == ("end", "end", final)
         assert final["results"][0]["success"]["k"] == sum(item["success"] for item in items)
-        assert {name for _, name, _ in whole} <= {"state", "item", "progress", "end"}
+        assert {event.event for event in whole} <= {"state", "item", "progress", "end"}
 
-        for last, name, _ in whole:  # cut after any event
-            with client.stream("GET", f"{where}/events", headers={"Last-Event-ID": str(last)}) as stream:
-                if name == "end":
-                    assert stream.status_code == 204
-                    continue
-                rest = [data for _, kind, data in told(stream.iter_lines()) if kind == "item"]
-            seen = int(last or 0)
-            assert rest == items[seen:]
+        for cut in whole[:-1]:
+            with client.stream("GET", f"{where}/events", headers={"Last-Event-ID": cut.id}) as stream:
+                rest = [event.data for event in events_in(stream.iter_lines()) if event.event == "item"]
+            assert rest == items[int(cut.id) :]
+        assert client.get(f"{where}/events", headers={"Last-Event-ID": "end"}).status_code == 204
+
+
+class Cut(httpx.BaseTransport):
+    """A network that breaks every stream after its first few lines."""
+
+    def __init__(self) -> None:
+        self._inner = httpx.HTTPTransport()
+        self.cuts = 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = self._inner.handle_request(request)
+
+        def torn() -> Iterator[bytes]:
+            seen = b""
+            for chunk in answer.iter_raw():
+                seen += chunk
+                yield chunk
+                if seen.count(b"event: item") >= 7:
+                    self.cuts += 1
+                    raise httpx.ReadError("the connection was reset")
+
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=_Stream(torn()))
+
+
+class _Stream(httpx.SyncByteStream):
+    def __init__(self, chunks: Iterator[bytes]):
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._chunks
+
+
+def test_the_client_follows_over_broken_connections_and_hears_each_item_once(api: Running, monkeypatch):
+    monkeypatch.setattr("services.client.FIRST_POLL_S", 0.01)
+    with Client(api.url, api.token) as client:
+        network = Cut()
+        client._http._transport = network
+        made = client.evaluate("nano-a@latest", n=40, viter=2, suites=["general_points/id"])
+        events = list(client.events(made.id))
+        assert network.cuts >= 5
+        items = [event.data["id"] for event in events if event.event == "item"]
+        assert len(items) == len(set(items)) == 40
+        assert events[-1].data["status"] == "completed"
+        assert list(client.events(made.id, last="end")) == []
+        with pytest.raises(DataError, match="no evaluation"):
+            next(client.events("eval-00000000"))
+        assert [each.id for each in client.evaluations(limit=1)] == [made.id]
+        assert client.compare(made.id, made.id).suites[0].n == 40
 
 
 def test_a_stream_that_cannot_be_is_a_problem(api: Running):

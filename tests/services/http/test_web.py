@@ -19,6 +19,8 @@ from services.http.service import OVERTIME_S
 from services.http.tokens import Tokens, ensure_token
 from services.http.web import web
 from services.registry import Registry
+from services.runs.runs import Runs
+from tests.services.runs.stand_in import StandInCluster
 
 LIMITS = LimitsConfig(max_tokens=64, choices=2, deadline_s=0.2)
 
@@ -29,6 +31,7 @@ class LocalService:
     def __init__(self, store: Path, jobs: Evaluations):
         self.registry = Registry(str(store))
         self.evaluations = jobs
+        self.runs = Runs(str(store), StandInCluster())
         self.is_up = True
         self.failure: Exception | None = None
         self.closed = 0

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.config import EngineConfig
 from services.client import Client, saved_token
-from services.config import LimitsConfig, ServiceConfig
+from services.config import EvaluateNew, LimitsConfig, ServiceConfig
 from services.registry import ModelCard
 
 START_S = 180.0
@@ -40,6 +40,7 @@ def config(state: Path) -> ServiceConfig:
         limits=LimitsConfig(body_bytes=65536, max_tokens=64),
         patience_s=0.2,
         episodes_in_flight=32,
+        evaluate_new=EvaluateNew(n=8, viter=2, suites=("general_points/id",)),
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from openai import AsyncOpenAI, AuthenticationError, NotFoundError, OpenAI
 from envs.base import ConfigError, DataError, ViterError
 from services.client import Client
 from services.config import ServiceConfig
+from services.evaluations.events import Event
 from services.registry import ModelCard
 from tests.services.served.names import FIRST, QUESTION, SECOND
 
@@ -137,14 +139,20 @@ def test_an_evaluation_runs_to_its_end_with_every_item(service: Client, cards: d
 
 
 def test_the_same_order_gives_the_same_episodes(service: Client):
+    ids = []
+
     def played() -> dict[str, list[str]]:
         evaluation = service.evaluate(
             FIRST, n=12, viter=2, decoding={"max_tokens": 16, "seed": 7}, suites=["general_points/id"]
         )
         service.wait(evaluation.id, deadline_s=60)
+        ids.append(evaluation.id)
         return {item.id: [turn.answer for turn in item.turns] for item in service.items(evaluation.id)}
 
     assert played() == played()
+    (compared,) = service.compare(*ids).suites
+    assert compared.success is not None
+    assert (compared.n, compared.success.won, compared.success.lost) == (12, 0, 0)
 
 
 def kill(title: str) -> None:
@@ -166,6 +174,9 @@ def test_killing_the_manager_and_then_the_engine_costs_no_item_and_repeats_none(
             time.sleep(0.1)
         raise AssertionError(f"{done} items were not reached")
 
+    heard: list[Event] = []
+    listening = threading.Thread(target=lambda: heard.extend(service.events(ordered.id)), daemon=True)
+    listening.start()
     wait_for(20)
     kill("ServeReplica:viter:evaluations")
     wait_for(120)
@@ -176,7 +187,25 @@ def test_killing_the_manager_and_then_the_engine_costs_no_item_and_repeats_none(
     lines = (state / "evaluations" / ordered.id / "items.jsonl").read_bytes().splitlines()
     items = list(service.items(ordered.id))
     assert len(lines) == len(items) == len({item.id for item in items}) == 300
+    listening.join(30)
+    assert [event.data["id"] for event in heard if event.event == "item"] == [item.id for item in items]
+    assert heard[-1].event == "end"
     assert service.chat(SECOND, QUESTION, max_tokens=2)["model"] == SECOND
+
+
+def test_a_checkpoint_that_is_committed_now_is_measured_by_itself(service: Client, state: Path):
+    from trainers.checkpoints import CheckpointInfo, Checkpoints
+    from trainers.nano import model
+
+    info = CheckpointInfo(parents=(), metrics={}, compute={}, config={}, world_size=1)
+    Checkpoints(state, "grown").commit(1, lambda path: model.create(path / "model", seed=3), info)
+    end = time.monotonic() + 60
+    while not (found := service.evaluations(run="grown")):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    done = service.wait(found[0].id, deadline_s=60)
+    assert (len(found), done.status, done.ordered_by, done.counts.done) == (1, "completed", "service", 8)
+    assert service.evaluations(run="nano", status="queued") == []
 
 
 def test_a_checkpoint_damaged_on_disk_is_refused_and_the_others_go_on(service: Client, state: Path):

@@ -1,0 +1,75 @@
+"""A Ray of the service's own on this machine: what it reserves, and the dashboard that takes training jobs.
+
+Ray asks for a token on every port of a cluster that it starts in a process (`~/.ray/auth_token`, readable by its owner
+alone), the dashboard's included, and the dashboard listens on this machine alone.
+"""
+
+import logging
+import math
+import os
+from typing import Any
+
+import ray
+
+from cluster.connection import OVERSUBSCRIPTION
+from envs.base import ConfigError
+from services import port
+from services.config import ServiceConfig
+from services.engines.deployment import VERIFIER_CPUS
+from services.http.guard import BODY_LIMIT_VARIABLE, BODY_SECONDS_VARIABLE, REQUESTS_VARIABLE
+
+LOCALHOST = "127.0.0.1"
+AGENT_PORT = 52365  # of Ray's job agent: a second Ray on this machine that wants jobs too finds it taken
+SERVING_STORE_BYTES = 256 << 20  # requests and items are small; a larger one would only take memory from engines
+TRAINING_STORE_BYTES = 1 << 30  # episodes and weights of a run
+
+logger = logging.getLogger("viter.ray")
+
+
+def begin(config: ServiceConfig, quiet: dict[str, Any]) -> ServiceConfig:
+    """Start Ray in this process with room for the service and, where it trains here, for a run beside it.
+
+    Returns the config with `training` off where this Ray can take no jobs.
+
+    Raises:
+        ConfigError: `metrics_port` is taken.
+    """
+    if config.metrics_port is not None:
+        port.check_free("0.0.0.0", config.metrics_port, option="--metrics-port")
+    # the proxy reads these where it starts; on a cluster that runs already they belong into its environment
+    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "services.http.guard:proxy_middlewares")
+    os.environ[BODY_LIMIT_VARIABLE] = str(config.limits.body_bytes)
+    os.environ[BODY_SECONDS_VARIABLE] = str(config.limits.body_s)
+    os.environ[REQUESTS_VARIABLE] = str(config.limits.requests)
+    if config.training and config.jobs is None and not _takes_jobs():
+        config = config.model_copy(update={"training": False})
+    trains = config.training and config.jobs is None
+    ray.init(
+        num_cpus=logical_cpus(config, trains=trains),
+        include_dashboard=trains,
+        dashboard_host=LOCALHOST,
+        object_store_memory=TRAINING_STORE_BYTES if trains else SERVING_STORE_BYTES,
+        _metrics_export_port=config.metrics_port,
+        **quiet,
+    )
+    return config
+
+
+def logical_cpus(config: ServiceConfig, *, trains: bool) -> int:
+    """What Ray promises: the service's own actors and, for a run beside them, what a run alone would find here."""
+    cores = os.cpu_count() or 1
+    needed = math.ceil(config.replicas * (config.replica_cpus + config.verifiers * VERIFIER_CPUS) + 1)
+    return needed + OVERSUBSCRIPTION * cores if trains else max(cores, needed)
+
+
+def _takes_jobs() -> bool:
+    try:
+        port.check_free(LOCALHOST, AGENT_PORT)
+    except ConfigError:
+        logger.warning(
+            "port %d is taken by another Ray on this machine, so this service trains no runs; "
+            "name that one's dashboard in `jobs`, or end it and start again",
+            AGENT_PORT,
+        )
+        return False
+    return True
