@@ -1,7 +1,7 @@
 # Every command there is. `make demo` and `make test` do all set-up on a fresh Debian machine with Python 3.11.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench loadtest serve doctor clean
+.PHONY: help setup demo test test-fast lint browser format bench loadtest serve doctor clean
 
 PYTHON ?= python3.11
 # requirements/gpu.txt on machines with CUDA GPUs: `make REQUIREMENTS=requirements/gpu.txt setup`
@@ -36,7 +36,14 @@ $(READY_LOAD): $(READY_DEV) requirements/load.txt
 demo: $(READY)   ## Train, serve, evaluate and report for real (about 12 minutes on 2 cores)
 	@$(BIN)/viter train deploy/runs/nano-gp-l.yaml
 
-test: lint       ## Lint, then the fast tests, then the slow end-to-end ones
+# the page is tried in a real browser; where it cannot be installed, those tests skip themselves and say so
+browser:
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
+	  echo "Installing Chromium for the tests of the web page"; \
+	  apt-get install -y -qq chromium >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null 2>&1 \
+	  || echo "Chromium could not be installed: the tests of the web page skip themselves"; }
+
+test: lint browser  ## Lint, then the fast tests, then the slow end-to-end ones
 	@$(BIN)/pytest -m "not slow" --durations=5
 	@$(BIN)/pytest -m slow --durations=10
 
