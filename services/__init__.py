@@ -29,6 +29,7 @@ The HTTP surface:
     POST /v1/environments/{name}/tasks, …/images     deals a task; draws its pictures
     POST /v1/verify                                  judges an answer, or several
     GET  /v1/suites                                  the frozen task sets, with digests
+    GET  /                                           the web page, from http/page
     GET  /livez, /readyz                             alive; able to answer
     GET  /openapi.json, /docs                        this list, for machines and for people
     everything but health, the page and the documents  needs `Authorization: Bearer TOKEN`, see `http/tokens`

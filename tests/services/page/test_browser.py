@@ -4,6 +4,7 @@ import re
 import time
 
 import pytest
+from playwright.sync_api import expect
 
 from services.http import tokens
 from tests.services.page.served import HOSTILE, ID, OOD, SEEN, Served, ended, evaluated, served, write_store
@@ -131,7 +132,7 @@ def test_two_evaluations_stand_side_by_side(service: Served, evaluations, open_t
     with service.client() as http:
         found = http.get(f"/v1/evaluations/{pair[0]['id']}/compare/{pair[1]['id']}").json()
     for suite in found["suites"]:
-        assert suite["in_words"] in tab.text()
+        assert suite["in_words"][1:] in tab.text()  # its first letter is a capital here
     for each in pair:
         for result in each["results"]:
             assert told(result["success"]) in tab.text()
@@ -149,7 +150,7 @@ def test_episodes_are_filtered_and_read_with_the_verifiers_words(service: Served
     assert f"{len(revised)} episodes of {len(items)}" in tab.see("episodes of", "[role=status]").inner_text()
     tab.page.locator("ol.episodes summary").first.click()
     turns = tab.page.locator("ol.episodes li").first.locator(".turn")
-    assert turns.count() == len(revised[0]["turns"])
+    expect(turns).to_have_count(len(revised[0]["turns"]))
     assert revised[0]["turns"][0]["feedback"].split("\n")[0] in turns.first.inner_text()
     tab.page.get_by_role("link", name="Link to this episode").click()
     assert revised[0]["turns"][-1]["feedback"] in tab.see("solved after revision", ".chosen").inner_text()
@@ -168,7 +169,7 @@ def test_what_a_model_writes_is_shown_as_text(service: Served, evaluations, open
 def test_the_picture_that_a_model_saw_is_shown(service: Served, evaluations, open_tab):
     tab = open_tab(service.url, service.token)
     tab.go(f"#/evaluation/{evaluations['seen']['id']}/{SEEN}/0")
-    tab.page.wait_for_function("document.querySelector('.chosen img')?.naturalWidth === 96")
+    expect(tab.page.locator(".chosen img")).to_have_js_property("naturalWidth", 96)
     assert tab.page.locator(".chosen img").get_attribute("src").startswith("blob:")
 
 

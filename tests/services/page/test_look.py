@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.services.page.conftest import NARROW
 from tests.services.page.served import Served, evaluated, served, write_store
@@ -104,7 +105,7 @@ def test_everything_is_reached_by_keyboard(service: Served, evaluations, open_ta
     tab.page.locator("[role=application]").first.focus()
     press("ArrowRight")
     press("ArrowRight")
-    tab.page.wait_for_function("document.getElementById('spoken').textContent.includes('RL (PPO)')")
+    expect(tab.page.locator("#spoken")).to_contain_text("RL (PPO)")
     assert tab.page.locator(".tip:visible").count() == 1
     press("Escape")
     assert tab.page.locator(".tip:visible").count() == 0

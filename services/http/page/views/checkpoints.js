@@ -30,7 +30,7 @@ export async function show(place, { query, life }) {
 }
 
 function ofRun(view, run, cards) {
-  const heads = ["step", "aliases", ...SHOWN_METRICS.map((name) => ({ text: state(name), isNumber: true })), { text: "FLOPs", isNumber: true }, "digest", "made", "actions"];
+  const heads = ["step", "actions", "aliases", ...SHOWN_METRICS.map((name) => ({ text: state(name), isNumber: true })), { text: "FLOPs", isNumber: true }, "digest", "made"];
   return h("section", {},
     h("h2", {}, run, h("span", { class: "soft small" }, ` ${count(cards.length, "checkpoint")}`)),
     h("div", { class: "steady" }, table(`Checkpoints of ${run}`, heads, cards.map((card) => row(view, card)))));
@@ -42,16 +42,16 @@ function row(view, card) {
   const act = (words, label, onclick) => h("button", { type: "button", class: "small", "aria-label": label, "data-key": `${words} ${id}`, onclick }, words);
   return [
     h("span", { class: "figure", title: id }, String(metadata.step)),
-    metadata.aliases.map((alias) => h("span", { class: "badge plain" }, alias)),
-    ...SHOWN_METRICS.map((metric) => number(metadata.metrics[metric])),
-    number(metadata.compute.flops),
-    digest(metadata.digest),
-    time(card.created),
     h("span", { class: "actions tight" },
       act("Evaluate", `Evaluate ${id}`, () => orderEvaluation(id, view.life)),
       h("a", { class: "button small", href: `#/play?checkpoint=${name}`, "aria-label": `Play with ${id}` }, "Play"),
       h("a", { class: "button small", href: `#/evaluations?checkpoint=${name}`, "aria-label": `Evaluations of ${id}` }, "Results"),
       act("Alias", `Aliases of ${id}`, () => aliases(view, card))),
+    metadata.aliases.map((alias) => h("span", { class: "badge plain" }, alias)),
+    ...SHOWN_METRICS.map((metric) => number(metadata.metrics[metric])),
+    number(metadata.compute.flops),
+    digest(metadata.digest),
+    time(card.created),
   ];
 }
 
