@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from cluster import launch
+from cluster import launch, metrics
 from cluster.config import RunConfig
 from cluster.stage_log import Progress
 from envs.base import validated
+from tests.scrape import scraped, total
 from trainers.checkpoints import Checkpoints, resolve
 from trainers.learner import DivergedError
 from trainers.nano.model import create
@@ -25,6 +26,9 @@ PPO = {
     "steps": 3, "episodes": 8, "viter": 2, "answer_tokens": 16, "minibatches": 2, "epochs": 1, "checkpoint_every": 1,
     "schedule": {"learning_rate": 1e-4}, "unit": "token", "probe_tolerance": 0.001,
 }  # fmt: skip
+TRAINING = {
+    name for each in metrics.SERIES if {"run", "stage"} & set(each.labels) for name in each.samples
+} | {metrics.STORE_FREE_BYTES.exported, *metrics.VERIFY_FAILURES.samples}  # fmt: skip
 ENGINE = {"dtype": "float32", "prefix_cache": False, "max_model_len": 256, "max_num_seqs": 16}
 
 
@@ -33,7 +37,8 @@ def _one_cluster():
     """Every run of this module connects to one small cluster."""
     import ray
 
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, object_store_memory=2**28)
+    often = {"metrics_report_interval_ms": 1000}
+    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, object_store_memory=2**28, _system_config=often)
     yield
     ray.shutdown()
 
@@ -97,18 +102,30 @@ def test_ppo_goes_on_by_itself_after_its_learner_is_killed(tmp_path: Path):
 
     def kill_once(news: Progress) -> None:
         if news.step == 1 and news.metrics and not killed:
-            events = read_events(tmp_path / "rough" / "small-ppo")
+            events = read_events(tmp_path / "rough" / "rough-ppo")
             pid = next(event["pid"] for event in events if event["kind"] == "learner_started")
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
 
-    assert run(config(tmp_path / "rough", ppo=PPO), kill_once) == calm
-    log = tmp_path / "rough" / "small-ppo"
+    assert run(config(tmp_path / "rough", "rough", ppo=PPO), kill_once) == calm
+    _is_shown_to_prometheus("rough")
+    log = tmp_path / "rough" / "rough-ppo"
     started = [event["pid"] for event in read_events(log) if event["kind"] == "learner_started"]
     assert len(started) == 2
     assert killed == started[:1]
     for step in episode_steps(log):
         assert Counter(episode.index for episode in read_episodes(log, step)) == Counter(range(8))
+
+
+def _is_shown_to_prometheus(name: str) -> None:
+    """Every series of training is exported, and the sums are those of the steps, of which a restart repeats some."""
+    shown = scraped(TRAINING)
+    assert total(shown["ray_viter_resumes_total"], run=name, by="learner_restart") == 1
+    steps = total(shown["ray_viter_train_step_seconds_count"], run=name, phase="step")
+    assert steps in (3, 4, 5)
+    assert total(shown["ray_viter_checkpoints_total"], run=name) >= 3
+    assert total(shown["ray_viter_episodes_total"], run=name) == 8 * steps
+    assert total(shown["ray_viter_rollout_tokens_total"], run=name, kind="sampled") > 0
 
 
 def test_an_interrupted_run_commits_and_resumes(tmp_path: Path):

@@ -14,7 +14,7 @@ from cluster import metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RAYS = {"ray_node_disk_free", "ray_node_disk_usage", "ray_node_mem_used"}
-"""Series of Ray itself; `tests/services/test_app.py` finds them in a scrape, beside ours."""
+"""Series of Ray itself; `tests/services/served/test_watched.py` finds them in a scrape, beside ours."""
 RAYS_LABELS = {"NodeAddress", "le"}
 SERIES = {name: set(each.labels) for each in metrics.SERIES for name in each.samples} | {n: set() for n in RAYS}
 
