@@ -236,18 +236,19 @@ def _follow(job: Any, lease: Lease, mirror: RunMirror, progress: Tell) -> None:
     from cluster import learner_group
 
     failure: list[BaseException] = []
+    ended = threading.Event()  # and no `join`: interrupted within one, Python takes a running thread for ended
 
     def train() -> None:
         try:
             learner_group.run(job)
         except BaseException as error:  # told to the driver below, in its own thread
             failure.append(error)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=train, name=job.run, daemon=True)
-    thread.start()
+    threading.Thread(target=train, name=job.run, daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(POLL_S)
+        while not ended.wait(POLL_S):
             if lease.lost:
                 raise lease.lost
             _tell_news(job, mirror, progress)
@@ -255,7 +256,7 @@ def _follow(job: Any, lease: Lease, mirror: RunMirror, progress: Tell) -> None:
     except KeyboardInterrupt:
         progress(Progress(stage=job.stage, step=-1, steps=job.settings.steps, message="stopping after this step"))
         job.log.stop.remote()
-        thread.join(STOP_GRACE_S)
+        ended.wait(STOP_GRACE_S)
         raise
     _tell_news(job, mirror, progress)
     mistake = ray.get(job.log.mistake.remote())

@@ -166,7 +166,10 @@ class Runs:
 
     def _training(self) -> Cluster:
         if self._cluster is None:
-            raise TrainingOff("this service trains nothing (`training` is off in its config); use `viter submit`")
+            raise TrainingOff(
+                "this service trains nothing: `training` is off in its config, or another Ray on its machine takes the "
+                "jobs, as its log then says; name a cluster's dashboard in `jobs`, or use `viter submit --address`"
+            )
         return self._cluster
 
     def _stopped(self, name: str, task: asyncio.Task[None]) -> None:

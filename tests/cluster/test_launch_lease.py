@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +65,40 @@ def test_the_driver_ends_when_its_lease_is_lost(monkeypatch: pytest.MonkeyPatch)
     lost = SimpleNamespace(lost=LeaseLost("taken over"))
     with pytest.raises(LeaseLost):
         launch._follow(SimpleNamespace(run="small-sft"), lost, SimpleNamespace(), lambda _: None)
+
+
+class StageLog:
+    """The remote log of a stage: `stop` is heard, and the learner commits a moment later."""
+
+    def __init__(self) -> None:
+        self.is_stopping = threading.Event()
+        self.stop = SimpleNamespace(remote=self.is_stopping.set)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_passed_on_only_after_the_learner_has_committed(number: int, monkeypatch: pytest.MonkeyPatch):
+    """With real signals, amid the wait: Python takes a thread whose `join` they interrupt for ended."""
+    log, order = StageLog(), []
+
+    def train(job: Any) -> None:
+        threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+        assert log.is_stopping.wait(20)
+        time.sleep(0.3)
+        order.append("committed")
+
+    monkeypatch.setattr("cluster.learner_group.run", train)
+    monkeypatch.setattr(launch, "_tell_news", lambda *_: None)
+    job = SimpleNamespace(run="small-sft", stage="sft", log=log, settings=SimpleNamespace(steps=2), orchestrator=None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        interrupts.listen()
+        with pytest.raises(KeyboardInterrupt):
+            launch._follow(job, SimpleNamespace(lost=None), SimpleNamespace(watch=lambda _: None), lambda _: None)
+        order.append("passed on")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert order == ["committed", "passed on"]
 
 
 def test_sigterm_and_ctrl_c_are_told_apart():

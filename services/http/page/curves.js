@@ -68,7 +68,12 @@ function dot(row, x) {
 /** The newest figure of each kind, "id" and "ood", of one stage run: what a list of runs shows. */
 export function newest(rows, stageId) {
   const own = rows.filter((row) => stageRun(row.model) === stageId);
-  // a stable sort: of one checkpoint, the suite that was asked for first
-  const of = (kind) => own.filter((row) => row.kind === kind).sort((a, b) => b.model.localeCompare(a.model))[0];
+  // of one checkpoint, the suite of most tasks, and of equal ones the one that was asked for first
+  const of = (kind) => own.filter((row) => row.kind === kind).sort((a, b) => byName(b.model, a.model) || b.result.n - a.result.n)[0];
   return { id: of("id"), ood: of("ood") };
+}
+
+/** Steps are counted, not spelled: step-1000000 comes after step-999999. */
+function byName(a, b) {
+  return a.localeCompare(b, "en", { numeric: true });
 }

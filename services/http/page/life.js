@@ -46,11 +46,13 @@ export class Life {
     }
   }
 
-  /** Wait; in a hidden page, until it is seen again. */
+  /** Wait, but not beyond the moment in which the network is back; in a hidden page, until it is seen again. */
   async pause(ms) {
     await new Promise((resolve) => {
       const timer = setTimeout(resolve, ms);
-      this.signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+      const enough = () => { clearTimeout(timer); resolve(); };
+      this.signal.addEventListener("abort", enough, { once: true });
+      addEventListener("online", enough, { once: true, signal: this.signal }); // no use in waiting any longer
     });
     if (document.hidden && !this.isOver) {
       await new Promise((resolve) => {
