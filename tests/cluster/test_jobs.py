@@ -258,7 +258,7 @@ def test_a_run_is_trained_followed_stopped_and_resumed_over_http(
         log, _ = client.run_log("long")
         assert jobs.outcome(jobs.listed(dashboard)["long"], log) == 75
         client.submit_run(run, set={"sft.steps": stage.step + 1})
-        wait_until(lambda: client.run("long").status != "running")
+        wait_until(lambda: client.run("long").status == "finished")
         group = client.run("long")
         assert (group.status, group.error) == ("finished", None)
         assert [row["step"] for row in client.run_metrics("long", "sft")] == list(range(1, stage.step + 2))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DEADLINE_MS = 10_000
+DEADLINE_MS = 30_000
 WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
 
 
