@@ -1,5 +1,8 @@
 """The Serve application as it is built, and who may start and stop it. No cluster: what Serve is told is looked at."""
 
+import asyncio
+import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +13,10 @@ from ray.serve._private.build_app import build_app
 
 from envs.base import ConfigError
 from services import app
-from services.config import ServiceConfig
+from services.config import EvaluateNew, ServiceConfig
+from services.evaluations.listing import EvaluationQuery
+from services.evaluations.orders import Item, PlayOrder
+from tests.services.conftest import Player, commit
 
 SERVE_FILE = Path(__file__).parents[2] / "deploy" / "serve.yaml"
 
@@ -74,3 +80,56 @@ def test_a_service_of_our_own_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path
     app.stop()
     app.stop()
     assert cluster.told == ["start", "run", "delete", "shutdown"]
+
+
+class Engines:
+    """A replica's handle whose items come from a `Player`."""
+
+    def __init__(self) -> None:
+        self.play = self
+        self.player = Player()
+
+    def options(self, **_: Any) -> "Engines":
+        return self
+
+    def remote(self, order: PlayOrder) -> "Answers":
+        return Answers(self.player(order))
+
+
+class Answers:
+    """What a streaming handle gives: items, until they end or are cancelled."""
+
+    def __init__(self, items: AsyncGenerator[list[Item], None]):
+        self._items = items
+
+    def __aiter__(self) -> AsyncGenerator[list[Item], None]:
+        return self._items
+
+    def cancel(self) -> None: ...
+
+
+class Manager(app.EvaluationManager):
+    def __del__(self) -> None: ...  # Serve awaits the other one; nobody does here
+
+
+async def test_the_manager_measures_new_checkpoints_where_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(app.logs, "join_serve", lambda: None)  # this process keeps its log as it is
+    commit(tmp_path, "nano-a", 10)
+    config = ServiceConfig(store=str(tmp_path), evaluate_new=EvaluateNew(n=4, viter=2)).anchored()
+    manager = Manager.__new__(Manager)
+    await manager.__init__(config, Engines(), 0.0)
+    async with asyncio.timeout(20):
+        while not (found := (await manager.page(EvaluationQuery(status="completed"))).data):
+            manager.check_health()
+            await asyncio.sleep(0.01)
+    await manager.close()
+    assert [(each.model, each.ordered_by) for each in found] == [("nano-a@step-000010", "service")]
+
+
+def test_a_manager_that_is_started_anew_knows_since_when_the_service_runs(tmp_path: Path):
+    begun = time.time()
+    manager = deployments(ServiceConfig(store=str(tmp_path)))["evaluations"]
+    (*_, since) = manager.init_args
+    assert begun <= since <= time.time()

@@ -362,9 +362,11 @@ async def test_a_journal_of_another_version_stops_no_service(store: Path, player
 
 async def test_one_of_sixteen_items_is_done_while_one_of_many_plays(jobs: Evaluations, player):
     jobs._line.turn_items = 16
-    player.before_batch = lambda _: asyncio.sleep(0.005)
+    both = asyncio.Event()
+    player.before_batch = lambda _: both.wait()
     large = await jobs.order(ORDER.model_copy(update={"n": 200}))
     small = await jobs.order(ORDER.model_copy(update={"suites": ("general_points/id",), "n": 16}))
+    both.set()
     first = await ended(jobs, small.id)
     done = await ended(jobs, large.id)
     assert first.ended_at < done.ended_at
