@@ -144,11 +144,20 @@ class Inspector:
         raise CheckpointDamaged(f"{seen.damage}; {way}")
 
     def newest(self, run: str) -> Checkpoint | None:
-        """The newest intact checkpoint of a run."""
+        """The newest intact checkpoint of a run; None where it has none at all.
+
+        Raises:
+            CheckpointDamaged: each of its checkpoints is; the newest is told.
+        """
+        damage = None
         for step in reversed(Checkpoints(self.store, run).candidates()):
             seen = self._examined((run, step))
             if seen is not None and seen.is_intact:
                 return seen.checkpoint
+            if seen is not None:
+                damage = damage or seen.damage
+        if damage:
+            raise CheckpointDamaged(f"{run} holds no intact checkpoint: {damage}")
         return None
 
     def distrust(self, checkpoint: Checkpoint, damage: str) -> None:

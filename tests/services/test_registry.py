@@ -143,6 +143,12 @@ async def test_a_checkpoint_with_a_damaged_file_is_neither_listed_nor_served(reg
     assert "latest" in (await registry.card("nano-a@step-000010")).metadata.aliases
 
 
+async def test_the_latest_of_a_run_whose_checkpoints_are_all_damaged_is_told(registry: Registry, store: Path):
+    flip(model_of(store, "nano-b", 5))
+    with pytest.raises(CheckpointDamaged, match=r"nano-b holds no intact checkpoint: nano-b@step-000005: .* sha256"):
+        await registry.resolve("nano-b@latest")
+
+
 async def test_a_file_added_to_a_model_is_damage(registry: Registry, store: Path):
     model_of(store, "nano-b", 5).with_name("modeling_evil.py").write_text("boom")
     assert await listed(registry) == ["nano-a@step-000020", "nano-a@step-000010"]
