@@ -100,25 +100,40 @@ class ProxyGuard:
         samples = kind_of(scope["method"], scope["path"]) == "sampling"
         if samples and self.sampling >= self.most_requests:
             return await _refuse(scope, receive, send, 429, crowded("sampling", self.most_requests))
-        passing = _Passing(receive, send, self.most_bytes, self.deadline_s)
-        self.sampling += samples
+        give_back = self._take(int(samples))
+        passing = _Passing(receive, send, self.most_bytes, self.deadline_s, at_end=give_back)
         try:
             await self.app(scope, passing.receive, passing.send)
         finally:
-            self.sampling -= samples
+            give_back()
         if passing.refusal and not passing.has_started:
             status = 413 if isinstance(passing.refusal, BodyTooLarge) else 408
             await _refuse(scope, receive, send, status, str(passing.refusal))
         return None
 
+    def _take(self, places: int) -> Callable[[], None]:
+        """Take places. What comes back gives them back, once."""
+        self.sampling += places
+
+        def give_back() -> None:
+            nonlocal places
+            self.sampling -= places
+            places = 0
+
+        return give_back
+
 
 class _Passing:
-    """One request on its way through: counts its body, and drops the app's answer to a client it calls gone."""
+    """One request on its way through: counts its body, and drops the app's answer to a client it calls gone.
 
-    def __init__(self, receive: Receive, send: Send, most_bytes: int, deadline_s: float):
+    `at_end` is called before the answer's last part is sent: a client that then asks again finds its place free.
+    """
+
+    def __init__(self, receive: Receive, send: Send, most_bytes: int, deadline_s: float, *, at_end: Callable[[], None]):
         self._receive, self._send = receive, send
         self._most_bytes, self._deadline_s = most_bytes, deadline_s
         self._ends = asyncio.get_running_loop().time() + deadline_s
+        self._at_end = at_end
         self._size, self._has_more = 0, True
         self.has_started = False
         self.refusal: BodyTooLarge | BodyTooSlow | None = None
@@ -138,6 +153,8 @@ class _Passing:
     async def send(self, message: Message) -> None:
         if self.refusal is None or self.has_started:
             self.has_started = True
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self._at_end()
             await self._send(message)
 
     def _refuse(self, refusal: BodyTooLarge | BodyTooSlow) -> Message:

@@ -105,6 +105,7 @@ class Proxied:
         self.received = 0
         self.was_left = False
         self.answers_at_once = False
+        self.lingers_s = 0.0
 
     async def __call__(self, scope, receive, send):
         self.headers = [name for name, _ in scope["headers"]]
@@ -117,6 +118,7 @@ class Proxied:
         status = 499 if self.was_left else 200
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
+        await asyncio.sleep(self.lingers_s)
 
 
 @pytest.fixture
@@ -184,6 +186,14 @@ async def test_the_proxy_turns_a_crowd_away_itself_and_lets_all_else_pass(proxie
     assert (await reader.readline()).split()[1] == b"200"
     writer.close()
     assert await asked(port, sampling, b"x" * 9) == 200
+
+
+async def test_a_client_that_has_its_answer_finds_its_place_free(proxied: tuple[Proxied, int]):
+    """The proxy's own work after the answer takes no place: nobody is waiting for it."""
+    app, port = proxied
+    app.lingers_s = 0.3
+    sampling = POST.replace(b"/v1/x", b"/v1/completions") + b"Content-Length: 1\r\n\r\n"
+    assert [await asked(port, sampling, b"x") for _ in range(3)] == [200, 200, 200]
 
 
 async def test_the_proxy_never_hears_the_headers_that_would_lift_its_deadline(proxied: tuple[Proxied, int]):
