@@ -21,7 +21,7 @@ def join_serve() -> None:
 @contextmanager
 def kept() -> Iterator[None]:
     """Serve's logger goes on writing after what happens within: configuring logging anew closes every handler there is,
-    and a closed MemoryHandler has lost its file. Importing vLLM does so."""
+    and a closed MemoryHandler has lost its file."""
     handlers = [handler for handler in logging.getLogger(SERVES).handlers if isinstance(handler, MemoryHandler)]
     files = [handler.target for handler in handlers]
     try:

@@ -69,8 +69,8 @@ def verifiers(count: int) -> VerifierPool:
 
 
 async def start_engine(config: ServiceConfig, directory: Path, version: int) -> tuple[ServedEngine, Completions]:
-    with logs.kept():
+    with logs.kept():  # vLLM configures logging when it starts
         from cluster.engine import Engine, OpenAi
 
-    engine = await Engine.start(directory, config.engine, weight_version=version)
+        engine = await Engine.start(directory, config.engine, weight_version=version)
     return engine, OpenAi(engine, max_tokens=config.limits.max_tokens)
