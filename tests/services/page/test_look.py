@@ -67,10 +67,8 @@ def test_a_run_shows_its_curves_with_intervals(service: Served, evaluations, ope
     tab.see(f"{rate['rate']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]", ".stage")
     tab.page.get_by_role("link", name="demo", exact=True).click()
     chart = tab.page.locator("figure", has_text="ID · id").first
-    chart.locator("polygon.band").nth(1).wait_for(state="attached")  # evaluations come page by page
-    chart.locator("circle.dot.ppo").nth(3).wait_for(state="attached")
-    assert chart.locator("polygon.band").count() == 2  # SFT and RL
-    assert chart.locator("circle.dot.ppo").count() == 4  # init and three checkpoints
+    expect(chart.locator("polygon.band")).to_have_count(2)  # SFT and RL
+    expect(chart.locator("circle.dot.ppo")).to_have_count(4)  # init and three checkpoints
     chart.locator("summary", has_text="Table").click()
     assert f"{rate['rate']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]" in chart.locator("table").inner_text()
     assert "2.7e12" in chart.locator("table").inner_text()  # FLOPs of thirty steps since init
