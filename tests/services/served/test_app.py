@@ -105,7 +105,7 @@ def test_without_a_token_there_is_nothing(url: str):
 
 
 def test_a_large_body_is_refused_announced_or_not(url: str, token: str):
-    headers = {"Authorization": f"Bearer {token}"}
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     assert httpx.post(f"{url}/v1/completions", content=b"x" * 65537, headers=headers).status_code == 413
 
     def endless() -> Iterator[bytes]:
