@@ -1,4 +1,4 @@
-"""The Ray Serve application: three deployments, and how they are started and stopped. The only module with ray.serve.
+"""The Ray Serve application: three deployments, and how they are started and stopped.
 
     HTTP ─► Gateway (routes, tokens, registry) ─► Replica (one engine) × replicas
                 └────────────► EvaluationManager ──────┘
@@ -10,8 +10,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,13 +19,11 @@ from typing import Any, cast
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayActorError
 from ray.serve.config import HTTPOptions, RequestRouterConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster import metrics
-from cluster.engine.reply import EngineDead
 from cluster.metrics import RayMeters
 from cluster.verifiers import Judgement, Question, VerifierPool
 from envs.base import ConfigError
@@ -33,6 +31,7 @@ from services import logs, own_ray, port
 from services.config import ServiceConfig
 from services.elsewhere import Elsewhere
 from services.engines.account import VerifierAccount
+from services.engines.calls import asked_again, replicas_of, told
 from services.engines.deployment import Replica, verifiers
 from services.engines.episodes import EpisodeEvent, EpisodeOrder
 from services.engines.replica import Head, ReplicaState
@@ -71,7 +70,7 @@ class EvaluationManager(Evaluations):
         registry = Registry(config.store, memory=_verdicts(config), reads=False)
 
         def play(order: PlayOrder) -> AsyncGenerator[list[Item], None]:
-            return registry.watched(order.checkpoint, _told(_of(replica, order.checkpoint).play.remote(order)))
+            return registry.watched(order.checkpoint, told(replicas_of(replica, order.checkpoint).play.remote(order)))
 
         super().__init__(
             Journal(config.store),
@@ -120,13 +119,13 @@ class Gateway:
     def complete(
         self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float
     ) -> AsyncGenerator[Head | str, None]:
-        replicas = _of(self._replica, checkpoint)
-        return _asked_again(lambda: _told(replicas.complete.remote(route, body, checkpoint, deadline_s)))
+        replicas = replicas_of(self._replica, checkpoint)
+        return asked_again(lambda: told(replicas.complete.remote(route, body, checkpoint, deadline_s)))
 
     def episode(
         self, order: EpisodeOrder, checkpoint: Checkpoint, deadline_s: float
     ) -> AsyncGenerator[EpisodeEvent, None]:
-        return _told(_of(self._replica, checkpoint).episode.remote(order, checkpoint, deadline_s))
+        return told(replicas_of(self._replica, checkpoint).episode.remote(order, checkpoint, deadline_s))
 
     async def judge(self, questions: Sequence[Question]) -> list[Judgement]:
         if self._verifiers is None:
@@ -143,38 +142,9 @@ class Gateway:
         return state.is_up
 
 
-def _of(replica: DeploymentHandle, checkpoint: Checkpoint) -> DeploymentHandle:
-    """The replicas for requests on a checkpoint: its digest says to the router where they go."""
-    return replica.options(stream=True, multiplexed_model_id=checkpoint.digest)
-
-
-async def _told(answers: Any) -> AsyncGenerator[Any, None]:
-    """What a replica streams. Whoever stops to listen ends its work."""
-    try:
-        async for answer in answers:
-            yield answer
-    finally:
-        answers.cancel()
-
-
 def _verdicts(config: ServiceConfig) -> Path:
     """What reading checkpoints has shown: kept over a restart, and shared by the processes of a service."""
     return config.state_directory / "service" / "verdicts.jsonl"
-
-
-async def _asked_again(ask: Callable[[], AsyncGenerator[Any, None]]) -> AsyncGenerator[Any, None]:
-    """What `ask` streams, from another replica where the first died before it had said anything."""
-    for is_last in (False, True):
-        has_begun = False
-        try:
-            async with aclosing(ask()) as answers:
-                async for answer in answers:
-                    has_begun = True
-                    yield answer
-            return
-        except (RayActorError, EngineDead):
-            if has_begun or is_last:
-                raise
 
 
 def build(args: ServiceConfig) -> serve.Application:

@@ -67,14 +67,7 @@ class Client:
 
     def checkpoints(self, run: str) -> Iterator[ModelCard]:
         """The checkpoints of one run, newest first, page by page."""
-        after: str | None = None
-        while True:
-            params = {"limit": PAGE, **({"after": after} if after else {})}
-            page = CheckpointList.model_validate(self._ask("GET", f"/v1/runs/{run}/checkpoints", params=params))
-            yield from page.data
-            if not page.has_more:
-                return
-            after = page.last_id
+        return self._pages(f"/v1/runs/{run}/checkpoints", CheckpointList)
 
     def set_alias(self, run: str, alias: str, checkpoint: str) -> AliasSet:
         """Let `run@alias` stand for a checkpoint."""
@@ -161,14 +154,7 @@ class Client:
 
     def items(self, evaluation_id: str) -> Iterator[Item]:
         """Every finished item, page by page."""
-        after: str | None = None
-        while True:
-            params = {"limit": PAGE, **({"after": after} if after else {})}
-            page = ItemList.model_validate(self._ask("GET", f"/v1/evaluations/{evaluation_id}/items", params=params))
-            yield from page.data
-            if not page.has_more:
-                return
-            after = page.last_id
+        return self._pages(f"/v1/evaluations/{evaluation_id}/items", ItemList)
 
     def runs(self, limit: int = 100) -> list[RunGroup]:
         """The runs of its store, the one that began last first."""
@@ -220,6 +206,17 @@ class Client:
             return self._http.get("/readyz").status_code == 200
         except httpx.HTTPError:
             return False
+
+    def _pages(self, path: str, kind: type[ItemList] | type[CheckpointList]) -> Iterator[Any]:
+        """Everything that a list holds, page by page."""
+        after: str | None = None
+        while True:
+            params = {"limit": PAGE, **({"after": after} if after else {})}
+            page = kind.model_validate(self._ask("GET", path, params=params))
+            yield from page.data
+            if not page.has_more:
+                return
+            after = page.last_id
 
     def _ask(
         self,

@@ -9,8 +9,6 @@ of its positions.
 """
 
 import asyncio
-import hashlib
-import json
 import logging
 import time
 from collections import deque
@@ -30,6 +28,7 @@ from services.config import ServiceConfig
 from services.engines import episodes
 from services.engines.account import Account, CountedStream, VerifierAccount, with_usage
 from services.engines.episodes import EpisodeEvent, EpisodeOrder
+from services.engines.kinds import kind_of
 from services.engines.leases import Leases
 from services.evaluations.items import item_of
 from services.evaluations.orders import Item, PlayOrder
@@ -38,13 +37,6 @@ from trainers.chat import ChatFormat
 from trainers.checkpoints import Checkpoint, materialise
 from trainers.episode import Episode
 from trainers.model_safety import refuse_unsafe
-
-COSMETIC = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
-"""Keys of config.json that say how a model was made or saved, and not what it is."""
-TEXT_AND_IMAGES = (
-    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "processor_config.json",
-    "preprocessor_config.json",
-)  # fmt: skip
 
 logger = logging.getLogger("viter.replica")
 
@@ -291,20 +283,6 @@ class EngineReplica:
             await asyncio.to_thread(refuse_unsafe, root / "model")
             self._directories[digest] = root / "model"
         return self._directories[digest]
-
-
-def kind_of(directory: Path) -> str:
-    """Names what an engine cannot change in place: architecture, tokenizer, image processor, chat template.
-
-    Equal kinds can swap.
-    """
-    config = json.loads((directory / "config.json").read_text())
-    lasting = {key: value for key, value in config.items() if key not in COSMETIC}
-    kind = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())
-    for name in TEXT_AND_IMAGES:
-        path = directory / name
-        kind.update(path.read_bytes() if path.exists() else b"-")
-    return kind.hexdigest()
 
 
 def _is_of_one_version(episode: Episode, version: int) -> bool:

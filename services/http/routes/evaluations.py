@@ -32,6 +32,11 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 
 
 def add(routes: FastAPI, service: Service) -> None:
+    _add_jobs(routes, service)
+    _add_items(routes, service)
+
+
+def _add_jobs(routes: FastAPI, service: Service) -> None:
     @routes.post("/v1/evaluations", status_code=202, tags=["evaluations"])
     async def start_evaluation(order: EvaluationOrder, response: Response, key: Key = None) -> Evaluation:
         """Queue an evaluation; poll its `Location` or follow its events. The same key gives the same evaluation."""
@@ -74,6 +79,18 @@ def add(routes: FastAPI, service: Service) -> None:
         events = followed(service.evaluations, evaluation_id, seen=int(last or 0))
         return EventSourceResponse(events, ping=KEEP_ALIVE_S)
 
+    @routes.get("/v1/evaluations/{evaluation_id}/compare/{other_id}", tags=["evaluations"])
+    async def compare_evaluations(evaluation_id: Name, other_id: Name) -> Comparison:
+        """The other evaluation against this one on the same tasks, suite by suite: is the difference beyond chance?"""
+        return await service.evaluations.compare(evaluation_id, other_id)
+
+    @routes.post("/v1/evaluations/{evaluation_id}/cancel", tags=["evaluations"])
+    async def cancel_evaluation(evaluation_id: Name) -> Evaluation:
+        """Stop it and keep what is finished. One that has ended stays as it is."""
+        return await service.evaluations.cancel(evaluation_id)
+
+
+def _add_items(routes: FastAPI, service: Service) -> None:
     @routes.get("/v1/evaluations/{evaluation_id}/items", tags=["evaluations"])
     async def get_items(evaluation_id: Name, limit: Limit = 100, after: After = None) -> ItemList:
         """The played episodes, in the order they finished."""
@@ -95,16 +112,6 @@ def add(routes: FastAPI, service: Service) -> None:
         item = await service.evaluations.item(evaluation_id, _item_id(environment, suite, index))
         png = await asyncio.to_thread(picture_of, item, key)
         return Response(png, media_type="image/png", headers={"Cache-Control": f"private, max-age={PICTURE_AGE_S}"})
-
-    @routes.get("/v1/evaluations/{evaluation_id}/compare/{other_id}", tags=["evaluations"])
-    async def compare_evaluations(evaluation_id: Name, other_id: Name) -> Comparison:
-        """The other evaluation against this one on the same tasks, suite by suite: is the difference beyond chance?"""
-        return await service.evaluations.compare(evaluation_id, other_id)
-
-    @routes.post("/v1/evaluations/{evaluation_id}/cancel", tags=["evaluations"])
-    async def cancel_evaluation(evaluation_id: Name) -> Evaluation:
-        """Stop it and keep what is finished. One that has ended stays as it is."""
-        return await service.evaluations.cancel(evaluation_id)
 
 
 def _item_id(environment: str, suite: str, index: int) -> str:

@@ -1,0 +1,39 @@
+"""How replicas are asked: by digest, ended with whoever stops to listen, and asked again where one died."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from ray.exceptions import RayActorError
+
+from cluster.engine.reply import EngineDead
+from trainers.checkpoints import Checkpoint
+
+
+def replicas_of(replica: Any, checkpoint: Checkpoint) -> Any:
+    """A Serve handle for requests on a checkpoint: its digest says to the router where they go."""
+    return replica.options(stream=True, multiplexed_model_id=checkpoint.digest)
+
+
+async def told(answers: Any) -> AsyncGenerator[Any, None]:
+    """What a replica streams. Whoever stops to listen ends its work."""
+    try:
+        async for answer in answers:
+            yield answer
+    finally:
+        answers.cancel()
+
+
+async def asked_again(ask: Callable[[], AsyncGenerator[Any, None]]) -> AsyncGenerator[Any, None]:
+    """What `ask` streams, from another replica where the first died before it had said anything."""
+    for is_last in (False, True):
+        has_begun = False
+        try:
+            async with aclosing(ask()) as answers:
+                async for answer in answers:
+                    has_begun = True
+                    yield answer
+            return
+        except (RayActorError, EngineDead):
+            if has_begun or is_last:
+                raise
