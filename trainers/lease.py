@@ -15,7 +15,6 @@ conditional write in `pyarrow.fs`, so a claim is listed, written and, after `set
 longer than half of `settle_s` to write is withdrawn: two that both stand have therefore seen each other.
 """
 
-import json
 import os
 import re
 import socket
@@ -24,11 +23,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from envs.base import DataError, ViterError
+from trainers.claim import Claim, claim_bytes, claim_of, start_of, this_place
 from trainers.storage import LocalStore, Store, open_store
 
 TTL_S = 30.0
@@ -46,36 +46,6 @@ class LeaseLost(ViterError):
     """Another process took the lease over; what this one still writes would be written twice."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What a claim says of its holder."""
-
-    holder: str  # what the process is, e.g. `viter train`
-    host: str
-    pid: int
-    place: str  # where pids and this clock mean the same: one boot of one machine, one pid namespace
-    started: str  # of the process, so that a reused pid is not taken for it
-    since: float  # seconds since 1970, as is `renewed`
-    renewed: float
-    ttl_s: float
-    beat: int = 0  # grows with each renewal
-    is_released: bool = False
-
-    def __str__(self) -> str:
-        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.since))
-        return f"{self.holder} on {self.host} (process {self.pid}, since {since})"
-
-    @property
-    def is_gone(self) -> bool:
-        """Released, or its process has ended. False where this machine cannot know."""
-        return self.is_released or (self.place == _place() != "" and _started(self.pid) != self.started)
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether it was renewed in time, by the clock of this machine: exact for a holder here, a hint for others."""
-        return not self.is_gone and abs(time.time() - self.renewed) < self.ttl_s
-
-
 @dataclass(frozen=True, slots=True)
 class Fence:
     """The right to commit, checked from any process of the holder's. Travels by pickle."""
@@ -87,7 +57,7 @@ class Fence:
     def check(self) -> None:
         """Raises LeaseLost when a later claim exists, or this one was deleted."""
         if self.name not in _names(self.store, self.path):
-            claims = map(_parsed, _standing(self.store, self.path).values())
+            claims = map(claim_of, _standing(self.store, self.path).values())
             by = " and ".join(str(claim or "an unknown holder") for claim in claims)
             raise LeaseLost(
                 f"{self.store.uri}/{self.path}: claim {self.name[:6]} was "
@@ -123,7 +93,7 @@ class Lease:
         opened = open_store(store)
         now = time.time()
         claim = Claim(
-            holder=holder, host=socket.gethostname(), pid=os.getpid(), place=_place(), started=_started(os.getpid()),
+            holder=holder, host=socket.gethostname(), pid=os.getpid(), place=this_place(), started=start_of(os.getpid()),
             since=now, renewed=now, ttl_s=ttl_s,
         )  # fmt: skip
         for _ in range(ATTEMPTS):
@@ -191,21 +161,21 @@ class Lease:
                 continue
 
     def _write(self) -> None:
-        self.fence.store.put(f"{self.fence.path}/{self.fence.name}", _bytes(self._claim))
+        self.fence.store.put(f"{self.fence.path}/{self.fence.name}", claim_bytes(self._claim))
 
 
 def holder(store: str | Path | Store, path: str) -> Claim | None:
     """The claim that counts, if its holder seems alive: `is_fresh` for those elsewhere goes by this machine's clock."""
-    claims = [_parsed(data) for data in _standing(open_store(store), path).values()]
+    claims = [claim_of(data) for data in _standing(open_store(store), path).values()]
     return next((claim for claim in claims if claim is not None and claim.is_fresh), None)
 
 
 def _vacant(store: Store, path: str, ttl_s: float) -> dict[str, bytes]:
     """The claims of the highest number, once none of their holders is there any more. Raises LeaseHeld."""
     seen = _standing(store, path)
-    claims = [_parsed(data) for data in seen.values()]
+    claims = [claim_of(data) for data in seen.values()]
     for claim in claims:
-        if claim is not None and claim.place == _place() and claim.is_fresh:
+        if claim is not None and claim.place == this_place() and claim.is_fresh:
             raise _held(store, path, claim)
     waiting = [claim for claim in claims if claim is None or not claim.is_gone]
     silence_s = max([claim.ttl_s if claim else ttl_s for claim in waiting], default=0.0)
@@ -213,7 +183,7 @@ def _vacant(store: Store, path: str, ttl_s: float) -> dict[str, bytes]:
     while time.monotonic() < end:
         time.sleep(min(1.0, silence_s / 10))
         now = _standing(store, path)
-        living = [claim for name, data in now.items() if data != seen.get(name) and (claim := _parsed(data))]
+        living = [claim for name, data in now.items() if data != seen.get(name) and (claim := claim_of(data))]
         if living and not all(claim.is_gone for claim in living):
             raise _held(store, path, living[0])
         if living or now.keys() != seen.keys():
@@ -227,7 +197,7 @@ def _held(store: Store, path: str, claim: Claim) -> LeaseHeld:
 
 def _claim_exclusively(store: LocalStore, path: str, number: int, claim: Claim) -> str | None:
     name = f"{number:06d}"
-    if not store.create(f"{path}/{name}", _bytes(claim)):
+    if not store.create(f"{path}/{name}", claim_bytes(claim)):
         return None
     if name in _names(store, path):
         return name
@@ -238,11 +208,11 @@ def _claim_exclusively(store: LocalStore, path: str, number: int, claim: Claim) 
 def _claim_and_settle(
     store: Store, path: str, number: int, claim: Claim, before: dict[str, bytes], settle_s: float
 ) -> str | None:
-    name, started = f"{number:06d}-{uuid.uuid4().hex}", time.monotonic()
+    name, began = f"{number:06d}-{uuid.uuid4().hex}", time.monotonic()
     if _standing(store, path) != before:
         return None
-    store.put(f"{path}/{name}", _bytes(claim))
-    if time.monotonic() - started <= settle_s / 2:
+    store.put(f"{path}/{name}", claim_bytes(claim))
+    if time.monotonic() - began <= settle_s / 2:
         time.sleep(settle_s)
         if name == min(_names(store, path), default=""):
             return name
@@ -272,32 +242,3 @@ def _all(store: Store, path: str) -> list[str]:
 
 def _number(name: str) -> int:
     return int(name.partition("-")[0])
-
-
-def _bytes(claim: Claim) -> bytes:
-    return json.dumps(asdict(claim)).encode()
-
-
-def _parsed(data: bytes) -> Claim | None:
-    """None for a claim that is being written, or is damaged."""
-    try:
-        return Claim(**json.loads(data))
-    except (ValueError, TypeError):
-        return None
-
-
-def _place() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux: only silence tells
-        return ""
-
-
-def _started(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty where there is none, or a dead one that nobody has waited for."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]

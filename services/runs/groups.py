@@ -16,7 +16,8 @@ from envs.base import ViterError
 from services.reports.report import FILE as REPORT
 from trainers.checkpoint import STEP_NAME, step_name
 from trainers.checkpoints import Checkpoints
-from trainers.lease import Claim, holder
+from trainers.claim import Claim
+from trainers.lease import holder
 from trainers.runlog import log_folder, parsed_lines
 from trainers.storage import Store, open_store
 

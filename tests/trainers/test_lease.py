@@ -108,7 +108,7 @@ def test_a_clock_that_is_wrong_takes_nothing_from_a_living_holder(store: Store, 
 def test_the_thread_that_renews_tells_of_the_loss(store: Store):
     lease = take(store)
     with lease.kept():
-        store.put(f"{PATH}/{lease.token + 1:06d}", leases._bytes(lease._claim))
+        store.put(f"{PATH}/{lease.token + 1:06d}", leases.claim_bytes(lease._claim))
         deadline = time.monotonic() + 10
         while lease.lost is None:
             assert time.monotonic() < deadline
@@ -163,7 +163,7 @@ def test_of_several_processes_one_takes_it_and_its_death_frees_it(kind: str, tmp
             take(store)
         winner.send_signal(signal.SIGKILL)  # it is not waited for: a dead process in the table is dead
         deadline = time.monotonic() + 10
-        while leases._started(winner.pid):
+        while leases.start_of(winner.pid):
             assert time.monotonic() < deadline
         lease = take(store)  # at once, though its ttl is a minute
         assert lease.token > int(next(words for words in said if words[0] == "took")[1])
