@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.services.page.served import Served, evaluated, served, write_store
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DEADLINE_MS = 30_000
 WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
@@ -45,6 +47,19 @@ class Tab:
         assert [error for error in self.errors if not re.search(self.expected, error)] == []
         foreign = [url for url in self.requests if not url.startswith((f"{self.url}/", f"blob:{self.url}/"))]
         assert foreign == []
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory):
+    store = tmp_path_factory.mktemp("store")
+    write_store(store)
+    with served(store) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def evaluations(service: Served) -> dict[str, dict]:
+    return evaluated(service)
 
 
 @pytest.fixture(scope="package")

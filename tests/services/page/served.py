@@ -5,8 +5,6 @@ the verifier's, so that every number on the page is counted by the code that cou
 """
 
 import asyncio
-import socket
-import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 import httpx
-import uvicorn
+from fastapi import FastAPI
 
 import envs
 from cluster.rollout import Heard
@@ -26,11 +24,10 @@ from services.engines import episodes
 from services.engines.episodes import EpisodeEvent, EpisodeOrder
 from services.evaluations.items import item_of
 from services.evaluations.jobs import Evaluations
-from services.evaluations.journal import Journal
 from services.evaluations.orders import Item, PlayOrder
 from services.http.tokens import Tokens, ensure_token
 from services.http.web import web
-from services.registry import Registry
+from tests.services.http.running import listening
 from tests.services.http.test_web import LocalService
 from tests.services.reports import synthetic
 from tests.services.reports.walks import played
@@ -140,27 +137,13 @@ def served(store: Path, *, port: int = 0) -> Iterator[Served]:
     """The service of `store`, until the block ends."""
     token = ensure_token(store / "service")
     assert token is not None
-    listener = socket.create_server(("127.0.0.1", port))
-    is_up, ended, model = threading.Event(), threading.Event(), Model()
-    servers: list[uvicorn.Server] = []
+    model = Model()
 
-    async def serve() -> None:
-        jobs = Evaluations(Journal(store), Registry(str(store)), model)
-        await jobs.start()
-        app = web(PageService(store, jobs), tokens=Tokens.load(store / "service"), limits=LimitsConfig())
-        servers.append(uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off")))
-        is_up.set()
-        await servers[0].serve(sockets=[listener])
-        await jobs.close()
-        ended.set()
+    def serve(jobs: Evaluations) -> FastAPI:
+        return web(PageService(store, jobs), tokens=Tokens.load(store / "service"), limits=LimitsConfig())
 
-    threading.Thread(target=asyncio.run, args=(serve(),), daemon=True).start()
-    assert is_up.wait(20)
-    try:
-        yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", token, store, model)
-    finally:
-        servers[0].should_exit = True
-        assert ended.wait(20)
+    with listening(store, model, serve, port=port) as url:
+        yield Served(url, token, store, model)
 
 
 def evaluated(service: Served) -> dict[str, dict]:

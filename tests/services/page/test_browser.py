@@ -7,22 +7,9 @@ import pytest
 from playwright.sync_api import expect
 
 from services.http import tokens
-from tests.services.page.served import HOSTILE, ID, OOD, SEEN, Served, ended, evaluated, served, write_store
+from tests.services.page.served import HOSTILE, ID, OOD, SEEN, Served, ended
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory):
-    store = tmp_path_factory.mktemp("store")
-    write_store(store)
-    with served(store) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def evaluations(service: Served) -> dict[str, dict]:
-    return evaluated(service)
 
 
 def told(rate: dict) -> str:

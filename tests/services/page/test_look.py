@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from cluster.launch import lease_path
 from tests.services.page.conftest import NARROW
-from tests.services.page.served import Served, evaluated, served, write_store
+from tests.services.page.served import Served, served
 from trainers.lease import Lease
 from trainers.runlog import RunLog
 
@@ -17,19 +17,6 @@ OVERFLOW = """() => [...document.querySelectorAll('body *')]
     .filter((e) => !e.closest('.scroll, .unseen, .skip, pre, svg') && e.getBoundingClientRect().right > innerWidth + 1)
     .map((e) => `${e.tagName}.${e.className}`)"""
 FAINT = Path(__file__).with_name("faint.js").read_text()
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory):
-    store = tmp_path_factory.mktemp("store")
-    write_store(store)
-    with served(store) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def evaluations(service: Served) -> dict[str, dict]:
-    return evaluated(service)
 
 
 @pytest.fixture(scope="module")
