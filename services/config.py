@@ -71,7 +71,8 @@ class ServiceConfig(Config):
     store: str = "runs"
     """The store whose checkpoints are served: a local directory or any pyarrow.fs URI."""
     state: str | None = None
-    """Local directory of token hashes (`service/`). Null is the store itself, which must then be a local directory."""
+    """Local directory of token hashes, and of what reading checkpoints has shown (`service/`). Null is the
+    store itself, which must then be a local directory."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(8000, ge=1, le=65535)
@@ -82,7 +83,8 @@ class ServiceConfig(Config):
     logs: Literal["json", "text"] = "json"
     """Form of the lines in Serve's log files, one for each request."""
     auth: Literal["token", "none"] = "token"
-    """`token` asks every /v1 request for a bearer token; `none` is for loopback alone."""
+    """`token` asks every request for a bearer token, but those for health, the page and the API's documents; `none` is for
+    loopback alone."""
     tokens: str | None = None
     """File of token hashes to read instead of `state`'s `service/tokens.json`: the one to mount from a secret, so that
     every node knows the same tokens. It is made by `viter token create`, in any directory; the service never writes it."""

@@ -9,7 +9,8 @@ Data        `episode` and its Arrow form `episode_arrow`; `chat` and `corpus` tu
 Mathematics `advantages`, `losses`, `compute`: pure functions, numbers in and numbers out.
 Learning    `packing`, `rope`, `pretrained`, `policy`, `learner` over `deepspeed_engine`, and the loops `sft` and `ppo`.
 Keeping     `run_checkpoints` (the one writer) and `checkpoints` (its readers) over `manifest`, `checkpoint`, `storage`,
-            `objectstore` and `disk`; `runlog` and `environment` for what people read afterwards.
+            `objectstore` and `disk`; `aliases` name them, `lease` lets one process at a time work, over `claim`;
+            `model_safety` and `template_probe` refuse hostile models; `runlog` and `environment` for what people read afterwards.
 Nano        `nano/`: small real models and their tokenizer, from scratch.
 
 Knows no Ray actors, vLLM or HTTP. `config`, `episode`, `episode_arrow`, `checkpoints`, `runlog` and `compute` import
