@@ -270,10 +270,9 @@ def stop() -> None:
     if _owns_serve:
         with suppress(RayServeException):  # Serve is not running: `start` failed before that
             serve.delete(APPLICATION)  # lets replicas end what they do, and their engines with them
+        serve.shutdown()  # else this process keeps a client of it, which Ray takes for that of its next cluster
     if _owns_ray:
         ray.shutdown()
-    elif _owns_serve:
-        serve.shutdown()
     _owns_ray = _owns_serve = False
 
 
