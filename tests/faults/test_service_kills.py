@@ -120,7 +120,9 @@ class Traffic:
 
 def test_nothing_is_lost_while_a_replica_the_manager_and_a_node_die(service, token, cluster, capsys):
     traffic = Traffic(service.url, token)
-    evaluation = service.evaluate(CHECKPOINT, suites=["general_points/id"], n=ITEMS, viter=5, max_tokens=32)
+    evaluation = service.evaluate(
+        CHECKPOINT, suites=["general_points/id"], n=ITEMS, viter=5, decoding={"max_tokens": 32}
+    )
     threads = [threading.Thread(target=traffic.run) for _ in range(CLIENTS)]
     for thread in threads:
         thread.start()
