@@ -5,11 +5,9 @@ needed to resume: submitting the same run again goes on from the store.
 """
 
 import asyncio
-import json
 import logging
 import os
 import shlex
-import shutil
 import socket
 import sys
 import tempfile
@@ -22,21 +20,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from cluster.config import RunConfig
+from cluster.job_outcome import outcome
+from cluster.job_shipment import RUN_FILE, stage
 from envs.base import ConfigError, ViterError
 
 GRACE_S = 45  # a checkpoint in flight needs seconds; Ray's own grace of 3 s would cut it off
-SHIPPED = ("envs", "trainers", "cluster", "services", "deploy", "pyproject.toml")
-"""What of the project travels with a job: the code, and of the shipped models its own. Never runs, data or an environment."""
-RUN_FILE = "submitted.yaml"
 INTERRUPTED_EXIT = 130
+AGAIN = "~"  # in no run's name
 DASHBOARD_VARIABLE = "RAY_API_SERVER_ADDRESS"
 POLL_S = 2.0
 AGENT_WAIT_S = 90.0
-CLUSTER_ERRORS = ("RUNTIME_ENV_SETUP_FAILURE", "JOB_SUPERVISOR_ACTOR")  # ours to try again, not the run's fault
-RETRY_EXIT = 75
 
 
 _connecting = threading.Lock()  # the environment belongs to the whole process
@@ -52,14 +46,18 @@ class RunGoesOn(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run on a cluster. Its id is the run's name."""
+    """A run on a cluster."""
 
     id: str
+    """Ray's: the run's name, and `NAME~2`, `NAME~3` of what was submitted of it again.
+
+    Ray watches a job for a second beyond its end and takes another one of that id for the same, so no id comes twice.
+    """
     client: Any
 
 
 def submit(config: RunConfig, *, address: str) -> Job:
-    """Start `config` as a job of the cluster at `address`. A finished job of that name is replaced: that resumes it.
+    """Start `config` as a job of the cluster at `address`. Where an earlier one of its name has ended, that resumes it.
 
     Raises:
         RetryableError: nobody answers at `address`.
@@ -70,20 +68,19 @@ def submit(config: RunConfig, *, address: str) -> Job:
         here = _is_here(client, address)
     config = _shared_store(config, here)
     with _told(address):
-        earlier = {info.submission_id: info for info in client.list_jobs()}.get(config.name)
+        earlier = _newest(client.list_jobs()).get(config.name)
         if earlier is not None and not earlier.status.is_terminal():
             raise RunGoesOn(
                 f"run {config.name}: it is {earlier.status.value.lower()} at {address}; "
                 f"stop it with `viter stop {config.name}` or give this one another name"
             )
-        if earlier is not None:
-            client.delete_job(config.name)
+        job_id = f"{config.name}{AGAIN}{_turn(earlier) + 1}" if earlier else config.name
         with tempfile.TemporaryDirectory(prefix="viter-job-") as staging:
-            _stage(config, Path(staging))
+            stage(config, Path(staging))
             _submit(
                 client,
                 entrypoint=f"{_python(here)} -m services.cli train {RUN_FILE}",
-                submission_id=config.name,
+                submission_id=job_id,
                 metadata={
                     "run": config.name,
                     "stages": ",".join(config.stages),
@@ -92,7 +89,7 @@ def submit(config: RunConfig, *, address: str) -> Job:
                 },
                 runtime_env={"working_dir": staging, "env_vars": _environment()},
             )
-    return Job(config.name, client)
+    return Job(job_id, client)
 
 
 def _submit(client: Any, **job: Any) -> None:
@@ -120,8 +117,19 @@ def listed(address: str) -> dict[str, Any]:
     """What the cluster at `address` says of each job of ours, by the run's name."""
     client = _connect(address)
     with _told(address):
-        infos = client.list_jobs()
-    return {info.submission_id: info for info in infos if info.submission_id and "run" in (info.metadata or {})}
+        return {run: info for run, info in _newest(client.list_jobs()).items() if "run" in (info.metadata or {})}
+
+
+def _newest(infos: list[Any]) -> dict[str, Any]:
+    """The job submitted last of each name, by the name."""
+    submitted = sorted((info for info in infos if info.submission_id), key=_turn)
+    return {info.submission_id.partition(AGAIN)[0]: info for info in submitted}
+
+
+def _turn(info: Any) -> int:
+    """How many jobs of its run were submitted up to this one."""
+    turn = info.submission_id.partition(AGAIN)[2]
+    return int(turn) if turn.isdigit() else 1
 
 
 def log(job: Job) -> str:
@@ -135,10 +143,10 @@ def find(name: str, *, address: str) -> Job:
     """The job of a run. Raises ConfigError where the cluster at `address` knows none of that name."""
     client = _connect(address)
     with _told(address):
-        known = [info.submission_id for info in client.list_jobs() if info.submission_id]
+        known = _newest(client.list_jobs())
     if name not in known:
         raise ConfigError(f"job {name}: unknown at {address}; it knows {', '.join(sorted(known)) or 'no jobs'}")
-    return Job(name, client)
+    return Job(known[name].submission_id, client)
 
 
 def follow(job: Job, echo: Callable[[str], None]) -> int:
@@ -146,7 +154,7 @@ def follow(job: Job, echo: Callable[[str], None]) -> int:
     try:
         asyncio.run(_tail(job, echo))
     except KeyboardInterrupt:
-        echo(f"the run goes on; stop it with: viter stop {job.id}")
+        echo(f"the run goes on; stop it with: viter stop {job.id.partition(AGAIN)[0]}")
         return INTERRUPTED_EXIT
     except (OSError, RuntimeError):
         echo("the log broke off; waiting for the outcome")
@@ -164,33 +172,6 @@ def stop(job: Job) -> str:
     return (
         f"{job.id}: {'asked to stop; it has ' + str(GRACE_S) + ' s' if signalled else 'was not running'}; now {status}"
     )
-
-
-def outcome(info: Any, log: str) -> int:
-    """The exit code of a job that has ended.
-
-    Ray's own status collapses every failure to 1 and calls a stopped job a success, so the driver's last JSON line
-    counts first, then the exit code Ray noted.
-    """
-    status = info.status.value
-    if status == "SUCCEEDED":
-        return 0
-    if status == "STOPPED":  # before it said anything, perhaps: submitted again it goes on
-        return RETRY_EXIT if (said := last_word(log)) is None else said
-    if str(info.error_type or "").removeprefix("JobErrorType.").startswith(CLUSTER_ERRORS):
-        return RETRY_EXIT
-    return last_word(log) or info.driver_exit_code or 1
-
-
-def last_word(log: str) -> int | None:
-    for line in reversed(log.splitlines()[-20:]):
-        try:
-            code = json.loads(line).get("viter_exit")
-        except (ValueError, AttributeError):
-            continue
-        if isinstance(code, int):
-            return code
-    return None
 
 
 async def _tail(job: Job, echo: Callable[[str], None]) -> None:
@@ -234,20 +215,6 @@ def _is_here(client: Any, address: str) -> bool:
             return socket.gethostname() in nodes
         time.sleep(POLL_S)
     raise RetryableError(f"{address}: the cluster names no nodes; wait until it has started")
-
-
-def _stage(config: RunConfig, staging: Path) -> None:
-    """The tree a job needs, and the resolved run file, so that `--set` and the file travel as one."""
-    root = Path(__file__).parents[1]
-    models = [path.name for path in (root / "deploy" / "models").iterdir() if path.is_dir()]
-    others = [name for name in models if config.model.source != f"deploy/models/{name}"]
-    for name in SHIPPED:
-        source = root / name
-        if source.is_dir():
-            shutil.copytree(source, staging / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", *others))
-        elif source.is_file():
-            shutil.copy2(source, staging / name)
-    (staging / RUN_FILE).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def _connect(address: str) -> Any:

@@ -49,7 +49,7 @@ def submit(
                     raise typer.Exit(_follow(client, config.name, lambda text: typer.echo(text, nl=False)))
             return
         job = jobs.submit(config, address=address or "")
-        typer.echo(f"submitted {job.id}; stop it with: viter stop {job.id} --address {address}", err=True)
+        typer.echo(f"submitted {config.name}; stop it with: viter stop {config.name} --address {address}", err=True)
         if not no_wait:
             raise typer.Exit(jobs.follow(job, typer.echo))
 
@@ -101,7 +101,7 @@ def _told(config: "RunConfig") -> dict[str, Any]:
 
 def _follow(client: "Client", name: str, echo: Callable[[str], None]) -> int:
     """Print the log of a run until it has ended, and return its exit code. An interrupt leaves the run going."""
-    from cluster import jobs
+    from cluster.job_outcome import RETRY_EXIT, last_word
     from services.client import ServiceError
 
     offset, text = 0, ""
@@ -120,7 +120,7 @@ def _follow(client: "Client", name: str, echo: Callable[[str], None]) -> int:
     except KeyboardInterrupt as interrupt:
         echo(f"the run goes on; stop it with: viter stop {name} --url {client.url}\n")
         return exit_code(interrupt)
-    said = jobs.last_word(text)
+    said = last_word(text)
     if said is not None:
         return said
-    return {"finished": 0, "failed": 1}.get(client.run(name).status, jobs.RETRY_EXIT)
+    return {"finished": 0, "failed": 1}.get(client.run(name).status, RETRY_EXIT)

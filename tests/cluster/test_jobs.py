@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import jobs, launch
+from cluster import job_outcome, job_shipment, jobs, launch
 from cluster.config import RunConfig
 from envs.base import ConfigError, ViterError, validated
 from services.client import Client, ServiceError
@@ -40,25 +40,25 @@ def ended(status: str, *, code: int | None = None, error_type: str | None = None
 
 def test_the_drivers_last_word_counts_before_rays_exit_code():
     log = "step 1\n" + json.dumps({"viter_exit": 5, "error": "the loss is nan"}) + "\ncleaning up\n"
-    assert jobs.outcome(ended("FAILED", code=1), log) == 5
+    assert job_outcome.outcome(ended("FAILED", code=1), log) == 5
 
 
 def test_without_a_last_word_the_process_counts_and_never_as_success():
-    assert jobs.outcome(ended("FAILED", code=3), "no json here") == 3
-    assert jobs.outcome(ended("FAILED"), "") == 1
-    assert jobs.outcome(ended("FAILED", code=0), '{"viter_exit": 0}') == 1
+    assert job_outcome.outcome(ended("FAILED", code=3), "no json here") == 3
+    assert job_outcome.outcome(ended("FAILED"), "") == 1
+    assert job_outcome.outcome(ended("FAILED", code=0), '{"viter_exit": 0}') == 1
 
 
 def test_success_is_0_and_a_stop_or_a_failing_cluster_75():
-    assert jobs.outcome(ended("SUCCEEDED", code=0), "") == 0
-    assert jobs.outcome(ended("STOPPED", code=0), '{"viter_exit": 75}') == 75
-    assert jobs.outcome(ended("STOPPED", code=0), "it was killed before it said anything") == 75
+    assert job_outcome.outcome(ended("SUCCEEDED", code=0), "") == 0
+    assert job_outcome.outcome(ended("STOPPED", code=0), '{"viter_exit": 75}') == 75
+    assert job_outcome.outcome(ended("STOPPED", code=0), "it was killed before it said anything") == 75
     for kind in ("JOB_SUPERVISOR_ACTOR_DIED", "JobErrorType.RUNTIME_ENV_SETUP_FAILURE"):
-        assert jobs.outcome(ended("FAILED", error_type=kind), "") == 75
+        assert job_outcome.outcome(ended("FAILED", error_type=kind), "") == 75
 
 
 def test_hostile_log_lines_are_no_exit_code():
-    assert jobs.outcome(ended("FAILED", code=4), '[1]\n"text"\n{"viter_exit": "0"}\n{"viter_exit"\n') == 4
+    assert job_outcome.outcome(ended("FAILED", code=4), '[1]\n"text"\n{"viter_exit": "0"}\n{"viter_exit"\n') == 4
 
 
 # ---- what travels
@@ -66,13 +66,13 @@ def test_hostile_log_lines_are_no_exit_code():
 
 def test_a_job_carries_code_its_model_and_the_resolved_run_and_no_data(tmp_path: Path):
     asked = config().model_copy(update={"model": ModelConfig(source="deploy/models/nano-gp-base")})
-    jobs._stage(asked, tmp_path)
+    job_shipment.stage(asked, tmp_path)
     there = {path.name for path in tmp_path.iterdir()}
-    assert there == {*jobs.SHIPPED, jobs.RUN_FILE}
+    assert there == {*job_shipment.SHIPPED, job_shipment.RUN_FILE}
     assert [path.name for path in (tmp_path / "deploy" / "models").iterdir()] == ["nano-gp-base"]
     assert not list(tmp_path.rglob("__pycache__"))
     assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 8 << 20
-    assert RunConfig.load(tmp_path / jobs.RUN_FILE) == asked
+    assert RunConfig.load(tmp_path / job_shipment.RUN_FILE) == asked
 
 
 def test_a_job_has_time_to_end_in_order():
@@ -94,7 +94,7 @@ class Cluster:
     """A jobs API that remembers what was asked of it."""
 
     def __init__(self, nodes: tuple[str, ...] = (), **known: str):
-        self.nodes, self.known, self.submitted, self.deleted, self.asked = nodes, known, [], [], 0
+        self.nodes, self.known, self.submitted, self.asked = nodes, known, [], 0
 
     def _do_request(self, method: str, path: str) -> Any:
         assert (method, path) == ("GET", "/nodes?view=hostNameList")
@@ -103,17 +103,17 @@ class Cluster:
 
     def list_jobs(self) -> list[Any]:
         return [
-            SimpleNamespace(submission_id=name, status=SimpleNamespace(value=s, is_terminal=lambda s=s: s != "RUNNING"))
+            SimpleNamespace(
+                submission_id=name.replace("_", "~"),
+                status=SimpleNamespace(value=s, is_terminal=lambda s=s: s != "RUNNING"),
+            )
             for name, s in self.known.items()
         ]
 
-    def delete_job(self, name: str) -> None:
-        self.deleted.append(name)
-
     def submit_job(self, **job: Any) -> None:
         self.submitted.append(job)
-        shipped = yaml.safe_load((Path(job["runtime_env"]["working_dir"]) / jobs.RUN_FILE).read_text())
-        assert shipped["name"] == job["submission_id"]
+        shipped = yaml.safe_load((Path(job["runtime_env"]["working_dir"]) / job_shipment.RUN_FILE).read_text())
+        assert shipped["name"] == job["metadata"]["run"]
 
 
 def test_a_run_that_is_going_on_is_not_submitted_again(monkeypatch: pytest.MonkeyPatch):
@@ -124,11 +124,15 @@ def test_a_run_that_is_going_on_is_not_submitted_again(monkeypatch: pytest.Monke
     assert cluster.submitted == []
 
 
-def test_a_finished_run_is_submitted_again_under_its_name(monkeypatch: pytest.MonkeyPatch):
-    cluster = Cluster(**{"a-run": "FAILED"})
+@pytest.mark.parametrize(
+    ("known", "newest"), [({"a-run": "FAILED"}, "a-run~2"), ({"a-run": "FAILED", "a-run_9": "STOPPED"}, "a-run~10")]
+)
+def test_a_finished_run_is_submitted_again_under_its_name(
+    known: dict[str, str], newest: str, monkeypatch: pytest.MonkeyPatch
+):
+    cluster = Cluster(**known)
     monkeypatch.setattr(jobs, "_connect", lambda _: cluster)
-    assert jobs.submit(config(), address=REMOTE).id == "a-run"
-    assert cluster.deleted == ["a-run"]
+    assert jobs.submit(config(), address=REMOTE).id == newest == cluster.submitted[0]["submission_id"]
     assert cluster.submitted[0]["metadata"] == {
         "run": "a-run",
         "stages": "sft",
@@ -159,6 +163,11 @@ def test_an_unknown_job_is_told_with_the_known_ones(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(jobs, "_connect", lambda _: Cluster(other="RUNNING"))
     with pytest.raises(ConfigError, match="it knows other"):
         jobs.find("a-run", address=REMOTE)
+
+
+def test_a_run_is_found_by_its_name_as_its_newest_job(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jobs, "_connect", lambda _: Cluster(**{"a-run": "STOPPED", "a-run_2": "RUNNING"}))
+    assert jobs.find("a-run", address=REMOTE).id == "a-run~2"
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "127.0.0.1", "nonsense://x", ""])
@@ -256,7 +265,7 @@ def test_a_run_is_trained_followed_stopped_and_resumed_over_http(
         (stage,) = group.stages
         assert stage.checkpoints == [f"long-sft@step-{stage.step:06d}"]
         log, _ = client.run_log("long")
-        assert jobs.outcome(jobs.listed(dashboard)["long"], log) == 75
+        assert job_outcome.outcome(jobs.listed(dashboard)["long"], log) == 75
         client.submit_run(run, set={"sft.steps": stage.step + 1})
         wait_until(lambda: client.run("long").status == "finished")
         group = client.run("long")

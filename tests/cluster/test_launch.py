@@ -38,7 +38,14 @@ def _one_cluster():
     import ray
 
     often = {"metrics_report_interval_ms": 1000}
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, object_store_memory=2**28, _system_config=often)
+    ray.init(
+        "local",
+        num_cpus=6,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=2**28,
+        _system_config=often,
+    )
     yield
     ray.shutdown()
 

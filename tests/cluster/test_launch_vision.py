@@ -27,7 +27,7 @@ PPO = {
 def _one_cluster():
     import ray
 
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, object_store_memory=2**28)
+    ray.init("local", num_cpus=6, include_dashboard=False, log_to_driver=False, object_store_memory=2**28)
     yield
     ray.shutdown()
 

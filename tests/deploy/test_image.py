@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.jobs import SHIPPED
+from cluster.job_shipment import SHIPPED
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "image" / "Dockerfile"

@@ -26,7 +26,7 @@ def cluster(tmp_path_factory):
 
     started = not ray.is_initialized()
     if started:
-        ray.init(num_cpus=16, include_dashboard=False, object_store_memory=256 * 2**20, log_to_driver=False)
+        ray.init("local", num_cpus=16, include_dashboard=False, object_store_memory=256 * 2**20, log_to_driver=False)
     yield ray
     if started:
         ray.shutdown()
