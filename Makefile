@@ -44,11 +44,11 @@ browser:
 	  || echo "Chromium could not be installed: the tests of the web page skip themselves"; }
 
 test: lint browser  ## Lint, then the fast tests, then the slow end-to-end ones
-	@$(BIN)/pytest -m "not slow" --durations=5
+	@$(BIN)/pytest -m "not slow" -n 2 --durations=5
 	@$(BIN)/pytest -m slow --durations=10
 
 test-fast: lint  ## Lint and the fast tests
-	@$(BIN)/pytest -m "not slow" --durations=5
+	@$(BIN)/pytest -m "not slow" -n 2 --durations=5
 
 lint: $(READY_DEV)  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from envs.base import ConfigError, DataError
+from services import client as client_module
 from services.client import Client, ServiceError, ServiceUnreachable, saved_token
 
 
@@ -45,7 +46,10 @@ def url() -> Iterator[str]:
         (500, ServiceError, "Internal Server Error"),
     ],
 )
-def test_a_refusal_is_one_sentence_of_the_right_kind(url: str, status: int, kind: type[Exception], words: str):
+def test_a_refusal_is_one_sentence_of_the_right_kind(
+    url: str, status: int, kind: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(client_module, "PATIENCE_S", 0.0)
     with Client(url) as client, pytest.raises(kind, match=words) as error:
         client.evaluation(f"eval-{status}")
     assert "\n" not in str(error.value)
