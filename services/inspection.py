@@ -25,6 +25,7 @@ from trainers.storage import Store
 
 PATIENCE_S = 1.0  # how long a listing waits for what it has never seen: a small store is listed at once
 LOCAL_AGE_S, REMOTE_AGE_S = 30.0, 600.0  # stamps are compared again after this long, and before a checkpoint is served
+INSPECTION = "viter-inspection"  # the name of the thread that looks and reads
 LOOKS = 3  # at a folder that changes while it is looked at
 
 Place = tuple[str, int]  # run and step
@@ -238,7 +239,7 @@ class Inspector:
         self._open.add(place)
         heapq.heappush(self._line, ((is_read, order), place))
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="viter-inspection", daemon=True)
+            self._thread = threading.Thread(target=self._work, name=INSPECTION, daemon=True)
             self._thread.start()
 
     def _work(self) -> None:

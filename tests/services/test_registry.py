@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from envs.base import DataError
 from services import inspection
 from services import registry as module
-from services.inspection import Verdicts
+from services.inspection import INSPECTION, Verdicts
 from services.registry import Registry, names_of
 from tests.services.conftest import commit
 from tests.trainers.checkpoint_files import INFO, object_store, writer
@@ -60,6 +61,10 @@ async def comes_to_list(registry: Registry, names: list[str]) -> None:
 
 
 def flip(path: Path) -> None:
+    """Damage a file, or mend it. Nobody looks meanwhile: a look between two steps of the harm would see, and read, one more."""
+    for thread in threading.enumerate():
+        if thread.name == INSPECTION:  # it goes on behind a listing, and ends when its line is empty
+            thread.join(10)
     data = bytearray(path.read_bytes())
     data[0] ^= 1
     path.write_bytes(data)
