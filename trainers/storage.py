@@ -43,6 +43,10 @@ class StoreFull(DataError):
     """The disk, quota or bucket has no room. What was committed before is intact."""
 
 
+class OutOfStore(DataError):
+    """A link in the store leads out of it. Told without the store's own path: clients of a service hear it too."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileRecord:
     """One file of a checkpoint as it was when committed."""
@@ -137,7 +141,7 @@ class LocalStore:
         """`path` below the root. Names are checked by callers; this is the second lock, and it knows links.
 
         Raises:
-            DataError: the path leads out of the store.
+            OutOfStore: a link on the path leads elsewhere.
         """
         found = self.root / path
         try:
@@ -145,7 +149,7 @@ class LocalStore:
         except RuntimeError:  # a link in a circle
             is_inside = False
         if not is_inside:
-            raise DataError(f"{self.uri}: {path!r} leads out of the store; remove the link and name a run inside it")
+            raise OutOfStore(f"{path!r} leads out of the store; remove the link, or name another run")
         return found
 
     def stage(self, folder: str) -> Path:

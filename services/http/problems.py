@@ -22,6 +22,7 @@ STATUS = {
     "AliasReserved": 409,
     "EvaluationMissing": 404,
     "PictureMissing": 404,
+    "OutOfStore": 404,
     "IdempotencyConflict": 422,
     "PlayedElsewhere": 409,
     "RunMissing": 404,

@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
@@ -19,7 +20,7 @@ from trainers.checkpoints import Checkpoints
 from trainers.claim import Claim
 from trainers.lease import holder
 from trainers.runlog import log_folder, parsed_lines
-from trainers.storage import Store, open_store
+from trainers.storage import OutOfStore, Store, open_store
 
 RunStatus = Literal["running", "finished", "stopped", "failed", "interrupted"]
 JobStatus = Literal["pending", "running", "stopped", "succeeded", "failed"]
@@ -27,6 +28,7 @@ STAGE_RUN = re.compile(rf"(?P<run>.+)-(?P<stage>{'|'.join(STAGES)})")
 READERS = 8  # of a remote store at once
 
 Row = dict[str, Any]
+Found = TypeVar("Found")
 
 
 class RunMissing(ViterError):
@@ -108,12 +110,14 @@ class Groups:
         return self._opened
 
     def all(self, jobs: Mapping[str, JobState]) -> list[RunGroup]:
-        """Every run, the one that began last first."""
+        """Every run, the one that began last first. One whose files lead out of the store hides no other."""
         folders = self.store.folders("")
         of_stages = {found["run"] for name in folders if (found := STAGE_RUN.fullmatch(name))}
-        names = {name for name in folders if self._record(name)} | of_stages | jobs.keys()
+        recorded = {name for name in folders if _inside(self._record, name)}
         with ThreadPoolExecutor(READERS) as pool:
-            groups = list(pool.map(lambda name: self.get(name, jobs.get(name)), sorted(names)))
+            names = sorted(recorded | of_stages | jobs.keys())
+            read = pool.map(lambda name: _inside(self.get, name, jobs.get(name)), names)
+            groups = [group for group in read if group is not None]
         return sorted(groups, key=lambda group: group.created_at or 0.0, reverse=True)
 
     def get(self, name: str, job: JobState | None) -> RunGroup:
@@ -121,7 +125,7 @@ class Groups:
         record = self._record(name)
         stages = [stage for kind in STAGES if (stage := self._stage(name, kind, record, job))]
         if record is None and not stages and job is None:
-            raise RunMissing(f"run {name[:80]!r}: {self.store.uri} holds none of this name; GET /v1/runs lists them")
+            raise RunMissing(f"run {name[:80]!r}: the store holds none of this name; GET /v1/runs lists them")
         driver = holder(self.store, lease_path(name))
         started = [at for stage in stages if (at := stage.started_at)]
         updated = [at for stage in stages if (at := stage.updated_at)]
@@ -216,6 +220,13 @@ class Groups:
             except FileNotFoundError:
                 return None
         return self._read[path][1]
+
+
+def _inside(read: Callable[..., Found | None], *named: Any) -> Found | None:
+    """What `read` finds of a run; nothing where its files lead out of the store."""
+    with suppress(OutOfStore):
+        return read(*named)
+    return None
 
 
 def status_of(
