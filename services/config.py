@@ -84,7 +84,7 @@ class ServiceConfig(Config):
     """Form of the lines in Serve's log files, one for each request."""
     auth: Literal["token", "none"] = "token"
     """`token` asks every request for a bearer token, but those for health, the page and the API's documents; `none` is for
-    loopback alone."""
+    loopback alone, and refuses requests that name another host."""
     tokens: str | None = None
     """File of token hashes to read instead of `state`'s `service/tokens.json`: the one to mount from a secret, so that
     every node knows the same tokens. It is made by `viter token create`, in any directory; the service never writes it."""

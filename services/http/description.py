@@ -11,6 +11,7 @@ from services.http.problems import PROBLEM_JSON, Problem
 ALWAYS = (400, 408, 413, 429, 500, 503)
 """Whatever is asked: a malformed, slow or large request, too many of them, a fault, an engine that starts anew."""
 GUARDED = (401, 403)
+UNGUARDED = (421,)  # where no token is asked for, loopback's own names are
 NAMED = (404,)  # a path or a query that names something
 WRITTEN = (404, 409, 415, 422, 504, 507)  # a body that names something and asks for work
 
@@ -36,7 +37,7 @@ def describe(routes: FastAPI, *, has_tokens: bool) -> None:
                 guarded = has_tokens and not is_open(path)
                 if guarded:
                     operation["security"] = [{"token": []}]
-                for status in _statuses(method, operation, guarded):
+                for status in (*_statuses(method, operation, guarded), *(() if has_tokens else UNGUARDED)):
                     operation["responses"][str(status)] = _problem(status)
         return document
 

@@ -1,5 +1,8 @@
 """What every request passes before a route sees it: an id, a token, a place among those in progress, a body that fits.
 
+Where no token is asked for, it must name this machine as its host: a page from elsewhere, whose name was made to lead to
+loopback, has a browser ask under that name.
+
 Plain ASGI, so that it holds for every route, known or not. A request is refused as early as it can be: by its headers
 before anything is read, by its body before anything is parsed that is larger than allowed.
 """
@@ -14,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.responses import Response
 
-from services.config import LimitsConfig
+from services.config import LOOPBACK, LimitsConfig
 from services.http import json_body
 from services.http.admission import Places, kind_of
 from services.http.problems import of_error, problem
@@ -31,13 +34,14 @@ OPEN = ("/", "/livez", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redire
 OPEN_BELOW = "/static/"
 """What answers without a token: health, the page and its files, the documents. Everything else asks for one."""
 BODILESS = ("GET", "HEAD", "OPTIONS")
+HOST = re.compile(r"(\[(?P<v6>[0-9a-f:]+)\]|(?P<name>[a-z0-9.-]+))(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 JSON_TYPE = re.compile(r"application/(json|[a-z0-9.+-]+\+json)\s*(;.*)?", re.ASCII | re.IGNORECASE)
 BODY_LIMIT_VARIABLE, BODY_SECONDS_VARIABLE = "VITER_BODY_BYTES", "VITER_BODY_SECONDS"
 REQUESTS_VARIABLE = "VITER_REQUESTS"
 
 
 class Guard:
-    """ASGI middleware around the service's routes. `tokens` None lets everybody in."""
+    """ASGI middleware around the service's routes. `tokens` None lets everybody in who reaches loopback by its own name."""
 
     def __init__(self, app: App, *, tokens: Tokens | None, limits: LimitsConfig):
         self.app = app
@@ -54,6 +58,9 @@ class Guard:
         asked = headers.get("x-request-id", "")
         scope["viter_request_id"] = asked if REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
         answer = _Answer(send, scope["viter_request_id"])
+        if self.tokens is None and not is_loopback(headers.get("host", "")):
+            names = f"without tokens this service answers by the names {', '.join(LOOPBACK)} alone"
+            return await self._problem(scope, 421, names)(scope, receive, answer)
         if is_open(scope["path"]):
             return await self._pass_on(scope, replayed(b"", receive), answer)
         record = self._record(headers)
@@ -134,6 +141,12 @@ class Guard:
 def is_open(path: str) -> bool:
     """Whether a path answers without a token."""
     return path in OPEN or path.startswith(OPEN_BELOW)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a Host header names this machine alone, at any port."""
+    named = HOST.fullmatch(host)
+    return named is not None and (named["v6"] or named["name"]).lower() in LOOPBACK
 
 
 class _Answer:

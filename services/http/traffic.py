@@ -23,7 +23,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 NO_ROUTE = "none"
 PROBES = ("/livez", "/readyz")  # counted, and logged only where they fail
 GONE = 499  # the client went away before an answer began
-REASONS = {401: "token", 403: "scope", 408: "slow_body", 413: "large_body", 429: "busy", 503: "unavailable",
+REASONS = {401: "token", 403: "scope", 408: "slow_body", 413: "large_body", 421: "host", 429: "busy", 503: "unavailable",
            504: "deadline", 507: "store_full"}  # fmt: skip
 """Why a request was turned away, by the status it was told."""
 

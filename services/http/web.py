@@ -14,7 +14,7 @@ from services.http.traffic import Telemetry, Traffic
 
 
 def web(service: Service, *, tokens: Tokens | None, limits: LimitsConfig, traffic: Traffic | None = None) -> FastAPI:
-    """The service as an ASGI application, guarded. `tokens` None lets everybody in; `traffic` hears of each request."""
+    """The service as an ASGI application, guarded. For `tokens` None see `Guard`; `traffic` hears of each request."""
     routes = FastAPI(
         title="Viter",
         version="1",

@@ -63,7 +63,7 @@ def service(store: Path) -> LocalService:
 
 def client(service: LocalService, limits: LimitsConfig) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(web(service, tokens=None, limits=limits))
-    return httpx.AsyncClient(transport=transport, base_url="http://viter")
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
 
 @pytest.fixture

@@ -219,7 +219,33 @@ async def test_a_bug_is_a_500_that_names_the_request_and_nothing_else():
         raise RuntimeError("secret detail")
 
     async with client(Guard(broken, tokens=None, limits=LIMITS)) as http:
-        answer = await http.get("/v1/models", headers={"X-Request-Id": "r-1"})
+        answer = await http.get("http://localhost/v1/models", headers={"X-Request-Id": "r-1"})
     assert answer.status_code == 500
     assert "r-1" in answer.json()["detail"]
     assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:8000"])
+async def test_without_tokens_loopbacks_own_names_get_in(host: str):
+    async with client(Guard(Echo(), tokens=None, limits=LIMITS)) as http:
+        assert (await http.get("/v1/models", headers={"Host": host})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.1@evil.example",
+     "192.168.0.7", "0.0.0.0", "[::]", "::1", "localhost:", "localhost:x", "localhost, evil.example", "", " ", "[::1"],
+)  # fmt: skip
+async def test_without_tokens_a_site_that_was_led_here_gets_nothing(host: str):
+    """DNS rebinding: a browser that believes to ask `evil.example` reads no answer, not even of what is open."""
+    guard = Guard(Echo(), tokens=None, limits=LIMITS)
+    async with client(guard) as http:
+        for path in ("/v1/models", "/", "/livez"):
+            answer = await http.get(path, headers={"Host": host})
+            assert (answer.status_code, answer.headers["content-type"]) == (421, "application/problem+json")
+    assert guard.app.calls == 0
+
+
+async def test_with_tokens_any_name_will_do(guarded: Guard, token: str):
+    async with client(guarded, token) as http:
+        assert (await http.get("/v1/models", headers={"Host": "service.example"})).status_code == 200

@@ -162,7 +162,7 @@ async def test_a_service_that_trains_nothing_says_so_and_still_lists(tmp_path: P
     service = LocalService(tmp_path, None)
     service.runs = Runs(str(tmp_path), None)
     app = web(service, tokens=None, limits=LIMITS)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://viter") as http:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
         assert len((await http.get("/v1/runs")).json()["data"]) == 1
         for path, body in (("/v1/runs", {"run": RUN}), ("/v1/runs/gp/stop", None)):
             answer = await http.post(path, json=body)
