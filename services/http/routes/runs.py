@@ -25,6 +25,13 @@ class RowList(BaseModel):
 
 
 def add(routes: FastAPI, service: Service) -> None:
+    _add_runs(routes, service)
+    _add_records(routes, service)
+
+
+def _add_runs(routes: FastAPI, service: Service) -> None:
+    """What is trained: listed, ordered, stopped."""
+
     @routes.get("/v1/runs", tags=["runs"])
     async def list_runs(limit: Limit = 100, after: After = None) -> RunList:
         """Runs, the one that began last first."""
@@ -45,6 +52,15 @@ def add(routes: FastAPI, service: Service) -> None:
     async def get_run(run: str) -> RunGroup:
         """How far each stage is, its newest numbers, and its checkpoints."""
         return await service.runs.get(run)
+
+    @routes.post("/v1/runs/{run}/stop", status_code=202, tags=["runs"])
+    async def stop_run(run: str) -> RunGroup:
+        """Ask a run to end in order: it commits a checkpoint after its present step. Posting it again resumes it."""
+        return await service.runs.stop(run)
+
+
+def _add_records(routes: FastAPI, service: Service) -> None:
+    """What a run leaves: numbers, events, its log, its report."""
 
     @routes.get("/v1/runs/{run}/metrics", tags=["runs"])
     async def get_metrics(run: str, stage: Stage, after_step: int = -1, limit: Limit = 1000) -> RowList:
@@ -73,8 +89,3 @@ def add(routes: FastAPI, service: Service) -> None:
         """The run's report, one HTML page that needs nothing else."""
         headers = {"Content-Disposition": f'attachment; filename="{run}.html"'}  # never shown on the service's origin
         return Response(await service.runs.report(run), media_type="text/html", headers=headers)
-
-    @routes.post("/v1/runs/{run}/stop", status_code=202, tags=["runs"])
-    async def stop_run(run: str) -> RunGroup:
-        """Ask a run to end in order: it commits a checkpoint after its present step. Posting it again resumes it."""
-        return await service.runs.stop(run)
