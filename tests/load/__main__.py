@@ -1,17 +1,22 @@
 """`make loadtest`: a real service of a nano model under ten times the load that it admits.
 
-It is asked first by as many clients as it admits, then by ten times as many, for the same time. Told are latencies of what was
-accepted and of what was refused, what else was answered, and the memory of the service's processes before and after.
+Unloaded, it is asked by one client; then by as many as it admits, then by ten times as many. Told of each phase are latencies of
+what was accepted, also as ratios to those of the unloaded service, and of what was refused; what else was answered; memory;
+and who used how many cores: on a small machine the clients take theirs from the service.
 """
 
 import argparse
 import csv
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,39 @@ from trainers.checkpoints import CheckpointInfo, Checkpoints
 BASE = Path(__file__).parents[2] / "deploy" / "models" / "nano-gp-base"
 FACTOR = 10
 PERCENTILES = ("50%", "99%")
+PROCESSES = {"ProxyActor": "proxy", "viter:gateway": "gateway", "viter:replica": "replica", "EngineCore": "engine"}
+
+Answers = dict[str, dict[str, float]]
+Phase = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Clients of one service, in a process of their own."""
+
+    url: str
+    token: str
+    model: str
+    folder: Path
+
+    def during(self, clients: int, seconds: int) -> Answers:
+        """Latencies in ms by outcome: accepted, refused, or another status."""
+        prefix = self.folder / f"locust-{clients}-{seconds}"
+        command = [
+            sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py")), "--headless",
+            "--host", self.url, "-u", str(clients), "-r", str(clients), "-t", f"{seconds}s", "--csv", str(prefix),
+            "--only-summary", "--exit-code-on-error", "0",
+        ]  # fmt: skip
+        environment = {**os.environ, "VITER_TOKEN": self.token, "VITER_MODEL": self.model}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds + 60)
+        if done.returncode:
+            raise SystemExit(f"locust ended with {done.returncode}: {done.stderr[-500:]}")
+        with Path(f"{prefix}_stats.csv").open() as file:
+            return {
+                row["Name"]: {"count": int(row["Request Count"]), **{p: float(row[p]) for p in PERCENTILES}}
+                for row in csv.DictReader(file)
+                if row["Name"] != "Aggregated"
+            }
 
 
 def main() -> None:
@@ -37,40 +75,35 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("runs/loadtest.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="viter-load-") as folder:
-        store = Path(folder) / "store"
-        model = _commit(store)
-        config = ServiceConfig(
-            store=str(store),
-            port=free_port(),
-            engine=EngineConfig(dtype="float32", kv_cache_gib=0.5, max_model_len=512),
-            limits=LimitsConfig(requests=arguments.admitted, token_share=1.0),
-        )
-        try:
-            started = app.start(config)
-            assert started.token is not None
-            _wait_until_ready(started.url, started.token)
-            phases = _phases(started.url, started.token, model, arguments.admitted, arguments.seconds, Path(folder))
-        finally:
-            app.stop()
-    for phase in phases:
-        print(_told(phase), flush=True)
-    accepted = [phase["accepted"]["99%"] for phase in phases]
-    refused = phases[-1].get("refused", {})
-    found = {
-        "machine": machine(),
-        "phases": phases,
-        "accepted_p99_ratio": accepted[-1] / accepted[0],
-        "faults": sum(
-            rows["count"] for phase in phases for name, rows in phase.items() if str(name).startswith("status 5")
-        ),
-    }
+        phases = _measured(Path(folder), arguments.admitted, arguments.seconds)
+    print(*map(_told, phases), sep="\n")
+    found = {"machine": machine(), "admitted": arguments.admitted, "phases": phases}
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(found, indent=1))
-    print(
-        f"at {FACTOR} times the admitted load: {found['faults']} answers of 5xx, p99 of what was accepted "
-        f"{found['accepted_p99_ratio']:.2f} times that at the admitted load, refusals in {refused.get('99%', 0)} ms (p99), "
-        f"memory {phases[-1]['memory_mib'] - phases[0]['memory_mib']:+.0f} MiB; written to {arguments.json}"
+    print(f"written to {arguments.json}")
+
+
+def _measured(folder: Path, admitted: int, seconds: int) -> list[Phase]:
+    """The phases, each on the same service."""
+    store = folder / "store"
+    model = _commit(store)
+    config = ServiceConfig(
+        store=str(store),
+        port=free_port(),
+        engine=EngineConfig(dtype="float32", kv_cache_gib=0.5, max_model_len=512),
+        limits=LimitsConfig(requests=admitted, token_share=1.0),
     )
+    try:
+        started = app.start(config)
+        assert started.token is not None
+        _wait_until_ready(started.url, started.token)
+        ask = Asking(started.url, started.token, model, folder)
+        ask.during(admitted, 5)  # warms up every path
+        crowds = {"unloaded": 1, "full": admitted, f"{FACTOR} times": FACTOR * admitted}
+        phases = [_phase(name, ask, clients, seconds) for name, clients in crowds.items()]
+    finally:
+        app.stop()
+    return [{**phase, "ratios": _ratios(phase, phases[0])} for phase in phases]
 
 
 def _commit(store: Path) -> str:
@@ -87,32 +120,37 @@ def _wait_until_ready(url: str, token: str) -> None:
             time.sleep(0.5)
 
 
-def _phases(url: str, token: str, model: str, admitted: int, seconds: int, folder: Path) -> list[dict[str, Any]]:
-    _locust(url, token, model, admitted, 5, folder)  # warms up every path
-    return [
-        {"clients": clients, **_locust(url, token, model, clients, seconds, folder), "memory_mib": _memory_mib()}
-        for clients in (admitted, FACTOR * admitted)
-    ]
+def _phase(name: str, ask: Asking, clients: int, seconds: int) -> Phase:
+    service, generator = _cpu_seconds(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    answers = ask.during(clients, seconds)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = {who: total - service.get(who, 0.0) for who, total in _cpu_seconds().items()}
+    used["clients"] = ended.ru_utime + ended.ru_stime - generator.ru_utime - generator.ru_stime
+    return {
+        "phase": name,
+        "clients": clients,
+        "answers": answers,
+        "faults": sum(rows["count"] for outcome, rows in answers.items() if outcome.startswith("status 5")),
+        "memory_mib": _memory_mib(),
+        "cores": {who: total / seconds for who, total in sorted(used.items(), key=lambda pair: -pair[1])},
+    }
 
 
-def _locust(url: str, token: str, model: str, clients: int, seconds: int, folder: Path) -> dict[str, Any]:
-    """Latencies in ms by outcome: accepted, refused, or another status."""
-    prefix = folder / f"locust-{clients}-{seconds}"
-    command = [
-        sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py")), "--headless", "--host", url,
-        "-u", str(clients), "-r", str(clients), "-t", f"{seconds}s", "--csv", str(prefix), "--only-summary",
-        "--exit-code-on-error", "0",
-    ]  # fmt: skip
-    environment = {**os.environ, "VITER_TOKEN": token, "VITER_MODEL": model}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds + 60)
-    if done.returncode:
-        raise SystemExit(f"locust ended with {done.returncode}: {done.stderr[-500:]}")
-    with Path(f"{prefix}_stats.csv").open() as file:
-        return {
-            row["Name"]: {"count": int(row["Request Count"]), **{p: float(row[p]) for p in PERCENTILES}}
-            for row in csv.DictReader(file)
-            if row["Name"] != "Aggregated"
-        }
+def _ratios(phase: Phase, unloaded: Phase) -> dict[str, float]:
+    """Of what was accepted, to the unloaded service."""
+    now, then = (each["answers"]["accepted"] for each in (phase, unloaded))
+    return {p: now[p] / then[p] for p in PERCENTILES}
+
+
+def _cpu_seconds() -> dict[str, float]:
+    """CPU seconds of this service's processes until now, by what they are."""
+    seconds: Counter[str] = Counter()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            title, times = " ".join(child.cmdline()), child.cpu_times()
+            who = next((who for mark, who in PROCESSES.items() if mark in title), "the rest of Ray")
+            seconds[who] += times.user + times.system
+    return dict(seconds)
 
 
 def _memory_mib() -> float:
@@ -120,13 +158,17 @@ def _memory_mib() -> float:
     return sum(child.memory_info().rss for child in psutil.Process().children(recursive=True)) / 2**20
 
 
-def _told(phase: dict[str, Any]) -> str:
+def _told(phase: Phase) -> str:
     outcomes = [
-        f"{name}: {rows['count']} (p50 {rows['50%']:.0f} ms, p99 {rows['99%']:.0f} ms)"
-        for name, rows in phase.items()
-        if isinstance(rows, dict)
+        f"{outcome}: {rows['count']} (p50 {rows['50%']:.0f} ms, p99 {rows['99%']:.0f} ms)"
+        for outcome, rows in phase["answers"].items()
     ]
-    return f"{phase['clients']:>4} clients  {'; '.join(outcomes)}; {phase['memory_mib']:.0f} MiB"
+    ratios = ", ".join(f"p{p[:2]} {ratio:.2f}" for p, ratio in phase["ratios"].items())
+    cores = ", ".join(f"{who} {used:.2f}" for who, used in phase["cores"].items())
+    return (
+        f"{phase['phase']}, {phase['clients']} clients: {'; '.join(outcomes)}; accepted ÷ unloaded: {ratios}; "
+        f"5xx: {phase['faults']}; {phase['memory_mib']:.0f} MiB; cores: {cores}"
+    )
 
 
 if __name__ == "__main__":
