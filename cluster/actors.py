@@ -24,13 +24,14 @@ from cluster.config import EngineConfig, RunConfig
 from cluster.crew import Crew, RemoteJudge
 from cluster.engine.reply import History
 from cluster.ledger import Ledger, Order, Receipt
-from cluster.orchestrator import Orchestrator, Share
+from cluster.orchestrator import Orchestrator
 from cluster.placement import plan
 from cluster.rollout import Decoding
 from cluster.rollout_worker import RolloutWorker
 from cluster.stage_log import StageLog
-from cluster.tally import Event
+from cluster.tally import Event, Tally
 from cluster.verifiers import VerifierPool, VerifierWorker
+from cluster.worker import Share
 from trainers.chat import ChatFormat
 from trainers.config import PpoConfig
 from trainers.sources import model_directory
@@ -91,6 +92,10 @@ class RolloutProcess:
         self._spec, self._name = spec, name
         self._pool = VerifierPool([RemoteJudge(handle) for handle in verifiers], spec.verdict_deadline_s)
         self._worker: RolloutWorker | None = None
+
+    async def node(self) -> str:
+        """Id of the node it lies on: answers as soon as there is one."""
+        return str(ray.get_runtime_context().get_node_id())
 
     async def start(self) -> int:
         """Returns the process id once the engine is up."""
@@ -158,12 +163,15 @@ class OrchestratorActor:
         ppo = config.ppo
         assert ppo is not None
         spec = RolloutSpec.of(config, source)
-        self._crew = Crew(plan(config), rollout_actor or RolloutActor, VerifierActor, spec)
+        tally = Tally()
+        self._crew = Crew(plan(config), rollout_actor or RolloutActor, VerifierActor, spec, tally)
         self._orchestrator = Orchestrator(
             self._crew.spawn,
             ledger=Ledger(episodes=ppo.episodes, steps=ppo.steps, max_staleness=ppo.max_staleness),
             workers=config.rollout.workers,
+            most_workers=config.rollout.max_workers,
             episodes_in_flight=spec.episodes_in_flight,
+            tally=tally,
         )
 
     async def start(self) -> None:

@@ -49,7 +49,10 @@ class RolloutConfig(Config):
     """Rollout workers and verifiers."""
 
     workers: int = Field(1, ge=1)
-    """Rollout workers: one engine each."""
+    """Rollout workers: one engine each. Training begins when all are there, and goes on while one is."""
+    max_workers: int | None = Field(None, ge=1)
+    """Rollout workers at most: those beyond `workers` join when the cluster has room for them, and may leave with their
+    nodes. None is `workers`."""
     episodes_in_flight: int = Field(128, ge=1)
     """Episodes a worker plays at once."""
     verifiers: int = Field(1, ge=1)
@@ -58,6 +61,14 @@ class RolloutConfig(Config):
     """Seconds until a verdict is asked of another verifier. A verdict takes microseconds; this catches dead hosts."""
     engine: EngineConfig = EngineConfig()
     """The engine of each worker."""
+
+    @model_validator(mode="after")
+    def _more_is_more(self) -> Self:
+        if self.max_workers is not None and self.max_workers < self.workers:
+            raise ValueError(
+                f"max_workers={self.max_workers} is less than workers={self.workers}; raise it or leave it out"
+            )
+        return self
 
 
 class PlacementConfig(Config):

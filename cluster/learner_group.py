@@ -20,9 +20,9 @@ from torch import Tensor
 
 import envs
 from cluster.config import RunConfig
-from cluster.orchestrator import WorkersFailed
 from cluster.probe import Probe
 from cluster.weights import pack_weights
+from cluster.worker import WorkersFailed
 from envs.base import ConfigError, DataError
 from trainers import ppo, sft
 from trainers.chat import ChatFormat

@@ -5,16 +5,25 @@
        └── lose, stale ───┘ └─ no verdict ─► quarantined
 
 Every handing out has a ticket of its own. A receipt counts only while its ticket is out, which refuses at once what comes
-twice, what comes late from a worker that was replaced, and what was asked for before the learner went back.
+twice, what comes late from a worker that was replaced, and what was asked for before the learner went back. An episode may
+have two tickets out, where one worker is slow; the first receipt counts, and the other ticket is spent.
+
+An episode whose worker dies is played again, in smaller and smaller company, so that one which kills its workers is told
+from those that were beside it; at `MOST_LOSSES` it is quarantined.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from cluster.shares import Entry, balanced
 from envs.base import ViterError
+
+MOST_LOSSES = 5
+"""Workers that may die while they hold an episode before it counts as the cause."""
 
 
 class TakenTwice(ViterError):
@@ -49,12 +58,12 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """An episode that is back: where it lies, and how long it is."""
+class Lost:
+    """What a dead worker held."""
 
-    index: int
-    tokens: int
-    place: Any  # opaque to the ledger: where the episode can be read
+    requeued: int
+    quarantined: tuple[tuple[int, int], ...]
+    """(step, index) of episodes that had `MOST_LOSSES` workers die."""
 
 
 class Fate(StrEnum):
@@ -92,7 +101,10 @@ class Ledger:
         self._next_ticket = 0
         self._queue: list[tuple[int, int]] = []
         self._out: dict[int, tuple[int, int, str]] = {}
-        self._held: dict[str, set[int]] = {}  # tickets by worker
+        self._held: dict[str, set[int]] = {}  # tickets by worker, spent ones too: it still plays them
+        self._tickets: dict[tuple[int, int], set[int]] = {}  # out, by episode
+        self._spent: dict[int, str] = {}  # worker by ticket whose episode came home on another
+        self._losses: Counter[tuple[int, int]] = Counter()  # workers that died, by the episode they held
         self._open: dict[int, _Step] = {}
 
     @property
@@ -131,18 +143,57 @@ class Ledger:
         self._queue.clear()
         self._out.clear()
         self._held.clear()
+        self._tickets.clear()
+        self._spent.clear()
+        self._losses.clear()
         self._open.clear()
 
-    def hand_out(self, worker: str, limit: int) -> list[Order]:
-        """At most `limit` orders for `worker`, oldest step first."""
+    def hand_out(self, worker: str, limit: int, *, places: int = 0) -> list[Order]:
+        """At most `limit` orders for `worker`, oldest step first.
+
+        Args:
+            places: orders that it holds at most. An episode that lost its worker n times is one of at most
+                `places` / 4ⁿ such at a worker.
+        """
         orders: list[Order] = []
+        passed: list[tuple[int, int]] = []
+        suspects = self._suspects_at(worker)
         while self._queue and len(orders) < limit:
-            step, index = heapq.heappop(self._queue)
-            orders.append(Order(step=step, index=index, ticket=self._next_ticket))
-            self._out[self._next_ticket] = (step, index, worker)
-            self._held.setdefault(worker, set()).add(self._next_ticket)
-            self._next_ticket += 1
+            episode = heapq.heappop(self._queue)
+            if losses := self._losses[episode] if self._losses else 0:
+                if suspects >= max(1, places >> 2 * losses):
+                    passed.append(episode)
+                    continue
+                suspects += 1
+            orders.append(self._ticket(episode, worker))
+        for episode in passed:
+            heapq.heappush(self._queue, episode)
         return orders
+
+    def hand_out_again(self, worker: str, limit: int, tickets: Iterable[int]) -> list[Order]:
+        """Second tickets, at most `limit`, for episodes that are out on one of `tickets` alone and at other workers."""
+        orders: list[Order] = []
+        for ticket in tickets:
+            if len(orders) == limit:
+                break
+            if (out := self._out.get(ticket)) is None or out[2] == worker or len(self._tickets[out[:2]]) > 1:
+                continue
+            orders.append(self._ticket(out[:2], worker))
+        return orders
+
+    def _ticket(self, episode: tuple[int, int], worker: str) -> Order:
+        order = Order(step=episode[0], index=episode[1], ticket=self._next_ticket)
+        self._next_ticket += 1
+        self._out[order.ticket] = (*episode, worker)
+        self._held.setdefault(worker, set()).add(order.ticket)
+        self._tickets.setdefault(episode, set()).add(order.ticket)
+        return order
+
+    def _suspects_at(self, worker: str) -> int:
+        if not self._losses:
+            return 0
+        held = (self._out.get(ticket) for ticket in self._held.get(worker, ()))
+        return sum(out is not None and out[:2] in self._losses for out in held)
 
     def order(self, ticket: int) -> Order | None:
         """The order of a ticket that is out."""
@@ -153,31 +204,62 @@ class Ledger:
 
     def receive(self, receipt: Receipt, place: Any = None) -> Fate:
         """Enter what a worker sent home."""
+        if (late := self._spent.pop(receipt.ticket, None)) is not None:
+            self._held[late].discard(receipt.ticket)
         if receipt.ticket not in self._out:
             return Fate.REFUSED
-        step, index, worker = self._out.pop(receipt.ticket)
-        self._held[worker].discard(receipt.ticket)
+        step, index, others = self._end(receipt.ticket)
+        is_stale = step - receipt.oldest_version > self.max_staleness
+        if others and (receipt.quarantined or is_stale):
+            return Fate.REFUSED  # the second ticket decides
         if receipt.quarantined:
             self._open[step].quarantined += 1
             return Fate.QUARANTINED
-        if step - receipt.oldest_version > self.max_staleness:
+        if is_stale:
             heapq.heappush(self._queue, (step, index))
             return Fate.STALE
+        for other in list(others):
+            worker = self._out[other][2]
+            self._end(other)
+            self._held[worker].add(other)
+            self._spent[other] = worker
+        self._losses.pop((step, index), None)
         self._open[step].kept[index] = Entry(index=index, tokens=receipt.tokens, place=place)
         return Fate.KEPT
+
+    def _end(self, ticket: int) -> tuple[int, int, set[int]]:
+        """A ticket is out no longer. Returns its episode, and the tickets of it that are."""
+        step, index, worker = self._out.pop(ticket)
+        self._held[worker].discard(ticket)
+        others = self._tickets[step, index]
+        others.discard(ticket)
+        if not others:
+            del self._tickets[step, index]
+        return step, index, others
 
     def is_settled(self, step: int) -> bool:
         """Waiting for `step` is over: it is complete, was delivered, or is past the end of the run."""
         delivered = self._next_step is not None and step < self._next_step and step not in self._open
         return self.is_complete(step) or delivered or step >= self.steps
 
-    def lose(self, worker: str) -> int:
-        """`worker` is gone: what it held is queued again. Returns how many episodes that is."""
-        lost = self._held.pop(worker, set())
-        for ticket in lost:
-            step, index, _ = self._out.pop(ticket)
-            heapq.heappush(self._queue, (step, index))
-        return len(lost)
+    def lose(self, worker: str) -> Lost:
+        """`worker` is gone: what it alone held is queued again."""
+        requeued, quarantined = 0, []
+        for ticket in list(self._held.get(worker, ())):
+            if self._spent.pop(ticket, None) is not None:
+                continue
+            step, index, others = self._end(ticket)
+            self._losses[step, index] += 1
+            if others:
+                continue
+            if self._losses[step, index] >= MOST_LOSSES:
+                self._open[step].quarantined += 1
+                quarantined.append((step, index))
+            else:
+                heapq.heappush(self._queue, (step, index))
+                requeued += 1
+        self._held.pop(worker, None)
+        return Lost(requeued=requeued, quarantined=tuple(sorted(quarantined)))
 
     def is_complete(self, step: int) -> bool:
         """Every episode of `step` is kept or quarantined."""
@@ -212,19 +294,3 @@ class Ledger:
         if all(other is None for other in opened.shares):
             del self._open[step]
         return share
-
-
-def balanced(entries: Sequence[Entry], parts: int) -> list[list[Entry]]:
-    """`entries` in `parts` shares of nearly equal tokens and of sizes that differ by at most one, each in order of index.
-
-    Longest first, each to the share with the fewest tokens that still has a place. Depends on lengths and indices alone.
-    """
-    shares: list[list[Entry]] = [[] for _ in range(parts)]
-    tokens = [0] * parts
-    small, larger = divmod(len(entries), parts)
-    places = [small + (part < larger) for part in range(parts)]
-    for entry in sorted(entries, key=lambda e: (-e.tokens, e.index)):
-        part = min((p for p in range(parts) if len(shares[p]) < places[p]), key=lambda p: (tokens[p], p))
-        shares[part].append(entry)
-        tokens[part] += entry.tokens
-    return [sorted(share, key=lambda e: e.index) for share in shares]

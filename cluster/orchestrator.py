@@ -4,74 +4,31 @@
     learner ──take─────► waits for the step ◄─ ledger ◄─ collectors bring receipts home
 
 One task per place (`_tend`) starts a worker, arms it with the newest weights and runs its feeder and collector; whatever
-ends the worker ends those two, its episodes are queued again, and the place starts the next one. Plain asyncio: `actors`
-puts it into an actor and makes `Worker`s of actors. RLlib's FaultTolerantActorManager is not used here: it polls with
-blocking `ray.wait`, sends pickled functions, and marks an actor unhealthy without ever making another in its place.
+ends the worker ends those two, its episodes are queued again, and the place starts the next one. Places beyond `workers`
+are filled whenever the cluster has room: their workers join and leave while the run goes on. An idle worker plays what is
+overdue at a slow one a second time. Plain asyncio: `actors` puts it into an actor and makes `Worker`s of actors. RLlib's
+FaultTolerantActorManager is not used here: it polls with blocking `ray.wait`, sends pickled functions, and marks an actor
+unhealthy without ever making another in its place.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from cluster.engine.reply import History
-from cluster.ledger import Fate, Ledger, Order, Receipt
+from cluster.ledger import MOST_LOSSES, Fate, Ledger, Receipt
+from cluster.stragglers import Stragglers
 from cluster.tally import Event, Tally
+from cluster.worker import Share, Spawn, Superseded, WeightsLost, Worker, WorkerDied, WorkersFailed
 from envs.base import ViterError
 
 RESERVE = 0.25  # orders a worker holds beyond its places, as a share of them: a free place is refilled without asking
-DEATHS_IN_A_ROW = 5  # workers of one place that die without bringing an episode home, before the run is stopped
+DEATHS_IN_A_ROW = MOST_LOSSES + 3  # workers of one place that die without bringing an episode home, before the run is
+# stopped; an episode that kills them is quarantined before that
+WATCH_S = 0.25  # between two looks for episodes that are overdue
 MOURNING_S = 0.1  # before the first successor of a worker; doubles with each death in a row, up to 5 s
-
-
-class WorkerDied(ViterError):
-    """A rollout worker is gone or hangs; what it held will be played again."""
-
-
-class WeightsLost(ViterError):
-    """A parcel of weights went with the process that made it."""
-
-
-class WorkersFailed(ViterError):
-    """Rollout workers die again and again, or no verifier judges anything: the run cannot go on."""
-
-
-class Superseded(ViterError):
-    """The learner went back to an earlier step while this call was waiting."""
-
-
-class Worker(Protocol):
-    """One rollout worker, wherever it lives. Every method raises `WorkerDied` when it is gone."""
-
-    name: str
-
-    async def give(self, orders: Sequence[Order]) -> None: ...
-
-    async def collect(self) -> tuple[list[Receipt], Any]:
-        """Receipts, and a reference to the batch that holds their episodes."""
-
-    async def drop(self) -> None: ...
-
-    async def update_weights(self, parcel: Any, version: int) -> None:
-        """Returns once the engine has confirmed the weights' digest. Raises also `WeightsLost`."""
-
-    async def score(self, histories: list[History]) -> list[list[float]]: ...
-
-    async def bury(self) -> None:
-        """End the process if it still runs. Never raises."""
-
-
-Spawn = Callable[[int, str], Awaitable[Worker]]
-"""Starts the worker of a place under a name; returns once its engine is up. Raises `WorkerDied`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """Rows of one record batch, to be read by the learner rank that took them."""
-
-    batch: Any  # reference to a record batch of episodes
-    rows: tuple[int, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -88,23 +45,40 @@ class _Place:
 class Orchestrator:
     """See the module. `_changed` wakes whoever waits for a complete step, an armed worker or a failure."""
 
-    def __init__(self, spawn: Spawn, *, ledger: Ledger, workers: int, episodes_in_flight: int) -> None:
+    def __init__(
+        self,
+        spawn: Spawn,
+        *,
+        ledger: Ledger,
+        workers: int,
+        episodes_in_flight: int,
+        most_workers: int | None = None,
+        tally: Tally | None = None,
+    ) -> None:
+        """Args:
+        workers: that the first `publish` waits for.
+        most_workers: that there may be when the cluster has room; None is `workers`.
+        tally: where to note what happens; None is one of its own.
+        """
         self._spawn, self._ledger = spawn, ledger
         self._orders_per_worker = episodes_in_flight + max(1, int(RESERVE * episodes_in_flight))
-        self._places = [_Place(number) for number in range(workers)]
+        self._places = [_Place(number) for number in range(most_workers or workers)]
+        self._awaited = self._places[:workers]
         self._tenders: list[asyncio.Task[None]] = []
         self._newest: tuple[int, Any] | None = None  # version, parcel
         self._publishing = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._failure: Exception | None = None
-        self._tally = Tally()
-        self._slots = min(workers * episodes_in_flight, ledger.most_open)
+        self._tally = tally or Tally()
+        self._stragglers = Stragglers()
+        self._in_flight = episodes_in_flight
         self._slots_idle = 0.0  # between the last two takes
 
     async def start(self) -> None:
         """Start every worker. Returns at once, so that the learner can start meanwhile; `publish` waits for them."""
         if not self._tenders:
             self._tenders = [asyncio.create_task(self._tend(place)) for place in self._places]
+            self._tenders.append(asyncio.create_task(self._watch()))
 
     async def close(self) -> None:
         """End every worker."""
@@ -136,9 +110,12 @@ class Orchestrator:
             self._feed_all()
 
     def _is_manned(self) -> bool:
-        """Every place has its first worker, or at least one has while others start again."""
-        manned = [place.worker is not None for place in self._places]
-        return any(manned) and all(here or place.births > 1 for here, place in zip(manned, self._places, strict=True))
+        """Every awaited place has had its first worker, and somebody is there."""
+        return self._armed > 0 and all(place.worker is not None or place.births > 1 for place in self._awaited)
+
+    @property
+    def _armed(self) -> int:
+        return sum(place.worker is not None for place in self._places)
 
     async def rewind(self, step: int) -> None:
         """The learner starts again at `step`. Episodes made since are dropped; the next `publish` has them played anew."""
@@ -167,7 +144,8 @@ class Orchestrator:
         now = time.monotonic()
         self._tally.count(take_wait_s=now - started)
         if rank == 0:
-            self._slots_idle = self._tally.slots_idle(now, self._slots)
+            slots = min(max(1, self._armed) * self._in_flight, self._ledger.most_open)
+            self._slots_idle = self._tally.slots_idle(now, slots)
         entries = self._ledger.deliver(step, rank=rank, world_size=world_size)
         if not entries and rank == 0:
             raise WorkersFailed(f"step {step}: none of its {count} episodes got a verdict; see the quarantined events")
@@ -199,7 +177,7 @@ class Orchestrator:
             "slots_idle": self._slots_idle,
             "queued": self._ledger.queued,
             "in_flight": self._ledger.out,
-            "workers_armed": sum(place.worker is not None for place in self._places),
+            "workers_armed": self._armed,
             "weight_version": -1 if self._ledger.version is None else self._ledger.version,
         }
 
@@ -263,8 +241,14 @@ class Orchestrator:
     async def _feed(self, place: _Place, worker: Worker) -> None:
         """Orders for one worker, up to its fair share. Sleeps on `orders_due`: set by its collector, by `publish` and by deaths."""
         while True:
-            orders = self._ledger.hand_out(worker.name, self._room(worker))
+            room, now = self._room(worker), time.monotonic()
+            orders = self._ledger.hand_out(worker.name, room, places=self._orders_per_worker)
+            if not orders and not self._ledger.queued and (overdue := self._stragglers.overdue(now)):
+                orders = self._ledger.hand_out_again(worker.name, room, overdue)
+                self._tally.count(episodes_played_twice=len(orders))
             if orders:
+                for order in orders:
+                    self._stragglers.given(order.ticket, worker.name, now)
                 await worker.give(orders)
             else:
                 place.orders_due.clear()
@@ -272,9 +256,15 @@ class Orchestrator:
 
     def _room(self, worker: Worker) -> int:
         """Orders it may get now: what it has places for, and no more than its part of all there is to play."""
-        armed = max(1, sum(place.worker is not None for place in self._places))
-        part = -(-(self._ledger.queued + self._ledger.out) // armed)
+        part = -(-(self._ledger.queued + self._ledger.out) // max(1, self._armed))
         return max(0, min(self._orders_per_worker, part) - self._ledger.out_at(worker.name))
+
+    async def _watch(self) -> None:
+        """Wake the feeders for ever while something is overdue and nothing is queued."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if self._ledger.out and not self._ledger.queued and self._stragglers.overdue(time.monotonic()):
+                self._feed_all()
 
     async def _collect(self, place: _Place, worker: Worker) -> None:
         """Bring finished episodes home for ever."""
@@ -291,15 +281,21 @@ class Orchestrator:
     def _receive(self, worker: Worker, receipt: Receipt, batch: Any) -> None:
         order = self._ledger.order(receipt.ticket)
         fate = self._ledger.receive(receipt, place=(batch, receipt.row))
+        self._stragglers.home(receipt.ticket, time.monotonic())
         self._tally.received(order, receipt, fate, worker.name)
         if fate is Fate.STALE:
             self._feed_all()
 
     async def _mourn(self, place: _Place, name: str, death: WorkerDied) -> None:
         lost = self._ledger.lose(name)
-        place.deaths_in_a_row += 1
-        self._tally.count(worker_restarts=1, episodes_lost_and_requeued=lost)
-        self._tally.event("worker_died", worker=name, requeued=lost, reason=str(death))
+        self._stragglers.gone(name)
+        place.deaths_in_a_row = 0 if lost.quarantined else place.deaths_in_a_row + 1
+        self._tally.count(worker_restarts=1, episodes_lost_and_requeued=lost.requeued)
+        self._tally.event("worker_died", worker=name, requeued=lost.requeued, reason=str(death))
+        for step, index in lost.quarantined:
+            self._tally.count(episodes_quarantined=1)
+            reason = f"{MOST_LOSSES} workers died while they held it; the last: {death}"
+            self._tally.event("quarantined", worker=name, step=step, index=index, reason=reason)
         self._feed_all()
         await self._notify()
         if place.deaths_in_a_row >= DEATHS_IN_A_ROW:
@@ -308,12 +304,13 @@ class Orchestrator:
                     f"{name}: {DEATHS_IN_A_ROW} rollout workers in a row died without an episode; the last: {death}"
                 )
             )
-        await asyncio.sleep(min(5.0, MOURNING_S * 2 ** (place.deaths_in_a_row - 1)))
+        await asyncio.sleep(min(5.0, MOURNING_S * 2 ** max(0, place.deaths_in_a_row - 1)))
 
     async def _forget(self, step: int) -> None:
         """Everything made since `step`, here and in the workers."""
         self._tally.event("rewound", step=step, weight_version=self._ledger.version)
         self._ledger.rewind(step)
+        self._stragglers.forget()
         await self._notify()
         workers = [place.worker for place in self._places if place.worker]
         await asyncio.gather(

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from cluster.ledger import Entry, Fate, Ledger, Receipt, TakenTwice, balanced
+from cluster.ledger import MOST_LOSSES, Fate, Ledger, Lost, Receipt, TakenTwice
+from cluster.shares import Entry, balanced
 
 
 def home(order, version: int, tokens: int = 10) -> Receipt:
@@ -51,7 +52,7 @@ def test_a_late_receipt_of_a_replaced_worker_is_refused():
     ledger = Ledger(episodes=1, steps=1, max_staleness=0)
     ledger.publish(0)
     (order,) = ledger.hand_out("old", 1)
-    assert ledger.lose("old") == 1
+    assert ledger.lose("old") == Lost(requeued=1, quarantined=())
     (again,) = ledger.hand_out("new", 1)
     assert (again.step, again.index) == (order.step, order.index)
     assert ledger.receive(home(order, 0)) is Fate.REFUSED
@@ -114,6 +115,59 @@ def test_a_learner_that_starts_again_gets_the_steps_again(how: str):
     assert [order.step for order in ledger.hand_out("w", 9)] == [4, 5]
 
 
+def test_the_first_of_two_tickets_counts_and_the_other_is_refused():
+    ledger = Ledger(episodes=1, steps=1, max_staleness=0)
+    ledger.publish(0)
+    (slow,) = ledger.hand_out("slow", 1)
+    assert ledger.hand_out_again("slow", 9, [slow.ticket]) == []
+    (quick,) = ledger.hand_out_again("quick", 9, [slow.ticket])
+    assert ledger.hand_out_again("third", 9, [slow.ticket, quick.ticket]) == []
+    assert ledger.receive(home(quick, 0), "quick") is Fate.KEPT
+    assert (ledger.out, ledger.out_at("quick"), ledger.out_at("slow")) == (0, 0, 1)  # it is still at it
+    assert ledger.receive(home(slow, 0), "slow") is Fate.REFUSED
+    assert ledger.out_at("slow") == 0
+    assert [entry.place for entry in ledger.deliver(0, rank=0, world_size=1)] == ["quick"]
+
+
+@pytest.mark.parametrize("dies", ["slow", "quick"])
+def test_of_two_tickets_one_may_be_lost_or_get_no_verdict(dies: str):
+    ledger = Ledger(episodes=1, steps=1, max_staleness=0)
+    ledger.publish(0)
+    (first,) = ledger.hand_out("slow", 1)
+    (second,) = ledger.hand_out_again("quick", 1, [first.ticket])
+    dead, alive = (first, second) if dies == "slow" else (second, first)
+    assert ledger.receive(Receipt(ticket=dead.ticket, quarantined="timeout")) is Fate.REFUSED
+    assert ledger.lose(dies) == Lost(requeued=0, quarantined=())
+    assert ledger.receive(home(alive, 0)) is Fate.KEPT
+
+
+def test_an_episode_that_ends_its_workers_is_quarantined_and_those_beside_it_are_not():
+    ledger = Ledger(episodes=8, steps=1, max_staleness=0)
+    ledger.publish(0)
+    poison, deaths, told = (0, 3), 0, ()
+    while not ledger.is_complete(0):
+        worker = f"w.{deaths}"
+        orders = ledger.hand_out(worker, 8, places=8)
+        if any((order.step, order.index) == poison for order in orders):
+            deaths += 1
+            told = ledger.lose(worker).quarantined
+        else:
+            for order in orders:
+                ledger.receive(home(order, 0))
+    assert (deaths, told) == (MOST_LOSSES, (poison,))
+    assert [entry.index for entry in ledger.deliver(0, rank=0, world_size=1)] == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_what_lost_its_worker_is_one_of_a_quarter_as_many_at_the_next():
+    ledger = Ledger(episodes=64, steps=1, max_staleness=0)
+    ledger.publish(0)
+    company = []
+    for life in range(MOST_LOSSES):
+        company.append(len(ledger.hand_out(f"w.{life}", 64, places=64)))
+        ledger.lose(f"w.{life}")
+    assert company == [64, 16, 16, 16, 16]
+
+
 @given(
     lengths=st.lists(st.integers(1, 500), max_size=60),
     parts=st.integers(1, 7),
@@ -170,10 +224,17 @@ class Run(RuleBasedStateMachine):
                 key = (order.step, order.index)
                 self.delivered[key] = self.delivered.get(key, 0) + 1
 
+    @rule(target=tickets, held=tickets, worker=st.sampled_from("abc"))
+    def hand_out_again(self, held, worker):
+        orders = self.ledger.hand_out_again(worker, 2, [order.ticket for order, _ in held])
+        assert {(order.step, order.index) for order in orders} <= {(order.step, order.index) for order, _ in held}
+        return [(order, self.version) for order in orders]
+
     @rule(worker=st.sampled_from("abc"))
     @precondition(lambda self: hasattr(self, "ledger"))
     def kill(self, worker):
-        self.ledger.lose(worker)
+        for key in self.ledger.lose(worker).quarantined:
+            self.delivered[key] = self.delivered.get(key, 0) + 1
         assert self.ledger.out_at(worker) == 0
 
     @rule(rank=st.integers(0, 1))
@@ -211,7 +272,7 @@ class Run(RuleBasedStateMachine):
         """Whatever happened before, an honest worker brings the rest home."""
         while hasattr(self, "ledger") and self.step < self.STEPS:
             for worker in "abc":
-                self.ledger.lose(worker)
+                self.kill(worker)
             for order in self.ledger.hand_out("d", math.inf):
                 self.ledger.receive(home(order, self.version), (order.step, order.index, self.version))
             for rank in range(self.RANKS):

@@ -3,10 +3,11 @@ import random
 
 import pytest
 
-from cluster.ledger import Ledger, Receipt
-from cluster.orchestrator import DEATHS_IN_A_ROW, Orchestrator, Superseded, WeightsLost, WorkerDied, WorkersFailed
+from cluster.ledger import MOST_LOSSES, Ledger, Receipt
+from cluster.orchestrator import DEATHS_IN_A_ROW, Orchestrator
 from cluster.rollout import Decoding
 from cluster.rollout_worker import RolloutWorker
+from cluster.worker import Superseded, WeightsLost, WorkerDied, WorkersFailed
 from envs.base import DataError, ViterError
 from tests.cluster.players import WrongThenRight, chat_format, game, here
 from trainers.episode_arrow import from_batch
@@ -87,12 +88,14 @@ class Ref:
 class House:
     """An orchestrator whose workers live here."""
 
-    def __init__(self, *, episodes=8, steps=3, staleness=0, workers=2, worker=Local, **options):
+    def __init__(self, *, episodes=8, steps=3, staleness=0, workers=2, most_workers=None, worker=Local, **options):
         self.options = {"episodes": episodes, "steps": steps, **options}
         self.worker, self.born = worker, []
         self.episodes = episodes
         self.ledger = Ledger(episodes=episodes, steps=steps, max_staleness=staleness)
-        self.orchestrator = Orchestrator(self.spawn, ledger=self.ledger, workers=workers, episodes_in_flight=4)
+        self.orchestrator = Orchestrator(
+            self.spawn, ledger=self.ledger, workers=workers, most_workers=most_workers, episodes_in_flight=4
+        )
 
     async def spawn(self, place, name):
         worker = self.worker(name, **self.options)
@@ -280,9 +283,70 @@ async def test_workers_that_die_again_and_again_stop_the_run_with_the_last_words
             raise WorkerDied(f"{name}: out of memory")
 
     async with Doomed(workers=1) as house:
-        with pytest.raises(WorkersFailed, match=r"5 rollout workers in a row.*out of memory"):
+        with pytest.raises(WorkersFailed, match=rf"{DEATHS_IN_A_ROW} rollout workers in a row.*out of memory"):
             await house.publish(0)
         assert len(house.born) == DEATHS_IN_A_ROW
+
+
+async def test_a_slow_worker_costs_its_own_speed_alone(monkeypatch):
+    """Ten times slower than the other: what it holds is played by the other too, and counts once."""
+    monkeypatch.setattr("cluster.stragglers.LEAST_S", 0.02)
+    monkeypatch.setattr("cluster.orchestrator.WATCH_S", 0.01)
+
+    class Uneven(Local):
+        def __init__(self, name, **options):
+            super().__init__(name, **{**options, "turn_s": 0.2 if name == "rollout-0" else 0.002})
+
+    async with House(episodes=40, steps=1, worker=Uneven) as house:
+        await house.publish(0)
+        assert sorted(told(await house.take(0))) == list(range(40))
+        stats = house.orchestrator.stats()
+        assert stats["episodes_played_twice"] >= 1
+        assert stats["episodes_kept"] == 40
+
+
+async def test_an_episode_that_kills_its_worker_is_quarantined_and_the_run_goes_on(monkeypatch):
+    monkeypatch.setattr("cluster.orchestrator.MOURNING_S", 0.001)
+
+    class Frail(Local):
+        async def give(self, orders):
+            await super().give(orders)
+            if any(order.index == 5 for order in orders):
+                self.kill()
+
+    async with House(worker=Frail, episodes=8, steps=1) as house:
+        await house.publish(0)
+        assert sorted(told(await house.take(0))) == [0, 1, 2, 3, 4, 6, 7]
+        (event,) = [event for event in house.orchestrator.events() if event.kind == "quarantined"]
+        assert (event.fields["step"], event.fields["index"]) == (0, 5)
+        assert house.orchestrator.stats()["worker_restarts"] == MOST_LOSSES
+
+
+async def test_workers_join_and_leave_while_the_run_goes_on():
+    room, starts = asyncio.Event(), []
+
+    class Roomy(House):
+        async def spawn(self, place, name):
+            starts.append(name)
+            if place > 0:
+                await room.wait()
+            return await super().spawn(place, name)
+
+    async with Roomy(workers=1, most_workers=3, episodes=24, turn_s=0.002) as house:
+        await house.publish(0)  # waits for one worker, not for three
+        alone = told(await house.take(0))
+        assert [worker.name for worker in house.born] == ["rollout-0"]
+        room.set()
+        await _until(lambda: house.orchestrator.stats()["workers_armed"] == 3)
+        await house.publish(1)
+        together = await house.take(1)
+        assert len({episode.worker for episode in together}) == 3
+        room.clear()
+        for worker in house.born[1:]:
+            worker.kill()
+        await house.publish(2)
+        assert len(await house.take(2)) == 24
+        assert {episode.index for episode in together} == set(alone)
 
 
 async def test_weights_that_died_with_the_learner_are_waited_for():
