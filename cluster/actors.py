@@ -149,9 +149,12 @@ class RolloutProcess:
         return self._worker
 
 
-@ray.remote(max_restarts=0, max_concurrency=256)
-class RolloutActor(RolloutProcess):
+def as_rollout_actor(process: type[RolloutProcess]) -> Any:
     """A RolloutProcess as an actor. One that dies stays dead: the orchestrator starts the next."""
+    return ray.remote(max_restarts=0, max_concurrency=256)(process)
+
+
+RolloutActor = as_rollout_actor(RolloutProcess)
 
 
 @ray.remote(max_restarts=-1, max_task_retries=0, max_concurrency=1024, num_cpus=0)

@@ -13,7 +13,9 @@ FLOORS = ("envs", "trainers", "cluster", "services")  # each may import those be
 HOMES = {
     "vllm": ("cluster/engine/",),
     "deepspeed": ("trainers/deepspeed_engine.py",),
-    "typer": tuple(f"services/{name}.py" for name in ("cli", "evaluate_cli", "runs_cli", "token_cli", "exits")),
+    "typer": tuple(
+        f"services/{name}.py" for name in ("cli", "chaos_cli", "evaluate_cli", "runs_cli", "token_cli", "exits")
+    ),
     "ray.serve": ("services/app.py", "services/engines/router.py"),
 }
 LIGHT = (

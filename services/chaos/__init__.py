@@ -1,0 +1,10 @@
+"""Faults on purpose: `viter chaos` breaks real runs on this machine, again and again, and counts what that cost.
+
+    drills        every drill by name: what is broken, how often in short and at length, and the function that does it
+    outcome       what a drill found: claims that held or did not, numbers, and the table of all
+    play          rollouts of a real orchestrator with stand-in engines, driven as a learner would
+    stand_in      that engine: tokens from a seed, at any speed
+    rollouts, verifiers, runs, storage, nodes, soak     the drills themselves
+
+A drill returns claims instead of raising, so that one table shows all of them; `tests/faults` asserts the same claims.
+"""

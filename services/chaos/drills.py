@@ -1,0 +1,92 @@
+"""Every drill: what is broken, how often, and the function that does it."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from envs.base import ConfigError
+from services.chaos.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """One way to break things."""
+
+    function: str
+    """`module:name` below `services.chaos`, loaded when it is run: listing drills loads neither Ray nor torch."""
+    about: str
+    short: int
+    """Faults in `make test`."""
+    long: int
+    """Faults in `make chaos`."""
+    plays_here: bool = True
+    """Whether it wants this process connected to a small Ray cluster; others start what they need."""
+
+
+DRILLS = {
+    "rollout-kills": Drill("rollouts:rollout_kills", "a rollout worker is killed", 6, 50),
+    "verifier-kills": Drill("rollouts:verifier_kills", "a verifier is killed, or hangs", 10, 100),
+    "poison": Drill("rollouts:poison", "an episode kills whoever plays it", 1, 3),
+    "slow-worker": Drill("rollouts:slow_worker", "a worker is ten times too slow, steps", 2, 10),
+}
+
+
+def chosen(asked: Sequence[str], *, long: bool) -> dict[str, int]:
+    """Times by drill, of words like `poison` or `poison=3`; all drills where there are none. Raises ConfigError."""
+    times: dict[str, int] = {}
+    for word in asked or DRILLS:
+        name, _, number = word.partition("=")
+        if name not in DRILLS:
+            raise ConfigError(f"drill {name!r}: unknown; there are {', '.join(DRILLS)}")
+        if number and not (number.isdecimal() and int(number)):
+            raise ConfigError(f"drill {word!r}: {number!r} is no number of times; write it as {name}=3")
+        times[name] = int(number) if number else DRILLS[name].long if long else DRILLS[name].short
+    return times
+
+
+def run_all(times: Mapping[str, int], *, seed: int, tell: Callable[[str], None]) -> Iterator[Outcome]:
+    """Run drills one after another, telling each before and after."""
+    with ExitStack() as stack:
+        if any(DRILLS[name].plays_here for name in times):
+            stack.enter_context(cluster())
+        for number, (name, count) in enumerate(times.items(), start=1):
+            tell(f"[{number}/{len(times)}] {name}: {DRILLS[name].about} (×{count})")
+            outcome = run(name, times=count, seed=seed)
+            broken = "; ".join(claim.text for claim in outcome.claims if not claim.holds)
+            tell(f"    {'held' if outcome.held else f'did NOT hold: {broken}'}, {outcome.seconds:.0f} s")
+            yield outcome
+
+
+def run(name: str, *, times: int, seed: int) -> Outcome:
+    """Run one drill in a directory of its own."""
+    drill = DRILLS[name]
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="viter-chaos-") as scratch:
+        outcome = _function(drill)(times, seed, Path(scratch))
+    return replace(outcome, seconds=time.monotonic() - started)
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """A small Ray cluster of this process, for drills that play here."""
+    import ray
+
+    ray.init(
+        "local", num_cpus=16, include_dashboard=False, object_store_memory=2**28, log_to_driver=False,
+        logging_level="error",
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _function(drill: Drill) -> Callable[[int, int, Path], Outcome]:
+    import importlib
+
+    module, _, name = drill.function.partition(":")
+    function: Callable[[int, int, Path], Outcome] = getattr(importlib.import_module(f"services.chaos.{module}"), name)
+    return function
