@@ -32,8 +32,11 @@ from cluster.stage_log import StageLog
 from cluster.tally import Event, Tally
 from cluster.verifiers import VerifierPool, VerifierWorker
 from cluster.worker import Share
+from envs.task import Environment
+from trainers import curriculum
 from trainers.chat import ChatFormat
 from trainers.config import PpoConfig
+from trainers.curriculum import Iterations
 from trainers.sources import model_directory
 
 
@@ -42,7 +45,8 @@ class RolloutSpec:
     """What a rollout worker must know to start. Travels by pickle inside the cluster."""
 
     environment: str
-    options: dict[str, Any]
+    options: dict[str, Any]  # but for `viter`, which the step says
+    viter: Iterations
     source: str  # where the model's architecture and tokenizer come from, see `trainers.sources`
     store: str
     engine: EngineConfig
@@ -56,12 +60,13 @@ class RolloutSpec:
         """The workers of the PPO stage of a run, on the model that `source` names."""
         ppo, rollout = config.ppo, config.rollout
         assert isinstance(ppo, PpoConfig)
-        options = {**config.environment.options, "viter": ppo.viter}
+        options = dict(config.environment.options)
         if ppo.deals is not None:
             options["deals"] = ppo.deals
         return cls(
             environment=config.environment.name,
             options=options,
+            viter=ppo.viter,
             source=source,
             store=config.store.uri,
             engine=rollout.engine,
@@ -74,6 +79,10 @@ class RolloutSpec:
             episodes_in_flight=rollout.episodes_in_flight,
             verdict_deadline_s=rollout.verdict_deadline_s,
         )
+
+    def environment_at(self, step: int) -> Environment:
+        """The environment that the episodes of `step` are played in."""
+        return envs.make(self.environment, **self.options, viter=curriculum.at(self.viter, step))
 
 
 @ray.remote(max_restarts=-1, max_task_retries=0)
@@ -105,7 +114,7 @@ class RolloutProcess:
         self._engine = await self._start_engine(model)
         self._worker = RolloutWorker(
             self._engine,
-            envs.make(spec.environment, **spec.options),
+            spec.environment_at,
             chat,
             self._pool.verify,
             decoding=spec.decoding,

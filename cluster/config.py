@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 import envs
 from envs import suites
 from envs.base import Config, ConfigError, validated
+from trainers import curriculum
 from trainers.config import LearnerConfig, ModelConfig, PpoConfig, SftConfig, StoreConfig
 
 STAGES = ("sft", "sft_branch", "ppo")
@@ -104,7 +105,7 @@ class EvaluationConfig(Config):
     curve_n: int = Field(256, ge=1)
     """Tasks of each suite for the checkpoints in between: the first of the same tasks."""
     viter: int = Field(5, ge=1)
-    """Judged attempts per state."""
+    """Judged attempts per state, whatever `ppo.viter` is or becomes: all checkpoints are measured alike."""
     temperature: float = Field(1.0, ge=0)
     """Sampling temperature; 0 decodes greedily."""
 
@@ -154,9 +155,17 @@ class RunConfig(Config):
         if "viter" in self.environment.options:
             raise ValueError("environment.options.viter is set by ppo.viter; leave it out")
         envs.make(self.environment.name, **self.environment.options)
+        if self.ppo is not None:
+            self._environment_takes(curriculum.most(self.ppo.viter))
         if self.evaluation is not None:
             self.evaluation.suites_for(self.environment)  # what cannot be measured is not worth training
         return self
+
+    def _environment_takes(self, viter: int) -> None:
+        try:
+            envs.make(self.environment.name, **self.environment.options, viter=viter)
+        except ConfigError as error:
+            raise ConfigError(f"ppo.viter: {viter}: {error}") from None
 
     @property
     def stages(self) -> tuple[str, ...]:

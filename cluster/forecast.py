@@ -17,6 +17,7 @@ from cluster.bubble import EngineSpeed, Load, Played, play_step
 from cluster.config import RunConfig
 from cluster.placement import BYTES
 from envs.base import ConfigError
+from trainers import curriculum
 from trainers.compute import FORWARD, TRAIN
 
 PREFILL_SHARE = 0.5  # of peak operations; compute-bound
@@ -82,7 +83,7 @@ def card_rates(config: RunConfig, parameters: int, card: Card, load: Load, *, ca
     assert ppo is not None
     width = rollout.engine.tensor_parallel
     weights = parameters * BYTES[rollout.engine.dtype]
-    context = load.prompt + load.attempts(ppo.viter) * (load.answer + load.feedback) / 2
+    context = load.prompt + load.attempts(curriculum.most(ppo.viter)) * (load.answer + load.feedback) / 2
     forwards = FORWARD * parameters
     read_s = width * card.memory_s * DECODE_SHARE
     compute_s = width * card.flops_s * PREFILL_SHARE

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import pyarrow as pa
@@ -38,7 +38,7 @@ class RolloutWorker:
     def __init__(
         self,
         engine: Sampler,
-        environment: Environment,
+        environment_at: Callable[[int], Environment],
         chat: ChatFormat,
         verify: Verify,
         *,
@@ -47,8 +47,9 @@ class RolloutWorker:
         episodes_in_flight: int,
         name: str = "",
     ) -> None:
+        """Args: environment_at: what the episodes of a step are played in; asked for each."""
         self.engine, self.name = engine, name
-        self._environment, self._chat, self._verify = environment, chat, verify
+        self._environment_at, self._chat, self._verify = environment_at, chat, verify
         self._decoding, self._seed, self._places = decoding, seed, episodes_in_flight
         self._waiting: deque[Order] = deque()
         self._running: set[asyncio.Task[None]] = set()
@@ -102,9 +103,10 @@ class RolloutWorker:
             self._all_done.set()
 
     async def _play(self, order: Order) -> None:
+        environment = self._environment_at(order.step)
         outcome = await play(
-            self._environment.sample(self._seed, "train", order.step, order.index),
-            self._environment,
+            environment.sample(self._seed, "train", order.step, order.index),
+            environment,
             self._chat,
             self.engine.generate,
             self._verify,

@@ -14,7 +14,7 @@ from trainers.runlog import RunLog, episode_steps, read_episodes, read_metrics
 
 WARM_UP = 1  # first steps that are left out: engines and caches are cold
 BISECTIONS = 12
-EPISODE_STEPS = 4  # newest steps whose episodes are read
+EPISODE_STEPS = 4  # newest steps whose episodes are read; of a curriculum those with as many iterations as the last
 
 
 def like(store: str, run: str) -> tuple[Load, Rates]:
@@ -26,16 +26,15 @@ def like(store: str, run: str) -> tuple[Load, Rates]:
     with tempfile.TemporaryDirectory(prefix="viter-rates-") as staging:
         directory = RunLog.of(store, run, staging=Path(staging)).directory
         rows = [row for row in read_metrics(directory) if row.get("stage") == "ppo"][WARM_UP:]
-        steps = [step for step in episode_steps(directory) if step >= WARM_UP][-EPISODE_STEPS:]
+        by_step = {row["step"] - 1: row for row in rows if row.get("viter") == rows[-1].get("viter")}
+        steps = [step for step in episode_steps(directory) if step in by_step][-EPISODE_STEPS:]
         if not rows or not steps:
             raise DataError(f"{run}: {store} holds no PPO stage of that name with more than {WARM_UP} steps in its log")
         if any(row["staleness_mean"] > 0 for row in rows):
             raise DataError(f"{run}: its rollouts overlapped its learning; name a run with ppo.max_staleness=0")
         episodes = [episode for step in steps for episode in read_episodes(directory, step)]
-        by_step = {row["step"] - 1: row for row in rows}
     load = load_of(episodes)
-    mine = [by_step[step] for step in steps if step in by_step]
-    return load, _rates(load, episodes, mine)
+    return load, _rates(load, episodes, [by_step[step] for step in steps])
 
 
 def load_of(episodes: Sequence[Episode]) -> Load:

@@ -77,7 +77,10 @@ def plan(
     card: Annotated[str, typer.Option(help="Without --like: a100, h100 or h200.")] = "h100",
     success: Annotated[float, typer.Option(help="Without --like: chance of each attempt.", min=0.001, max=1)] = 0.15,
     viter: Annotated[
-        list[int], typer.Option(min=1, help="Verification iterations, again for more; 1, 3, 5 and 10 if left out.")
+        list[int],
+        typer.Option(
+            min=1, help="Verification iterations, again for more; 1, 3, 5 and 10, or a curriculum's, if left out."
+        ),
     ] = [],  # noqa: B006
     scale: Annotated[
         list[int], typer.Option(min=1, max=10_000, help="So many times the workers and episodes, again for more.")
@@ -89,8 +92,8 @@ def plan(
         from services import plan as plans
 
         config = RunConfig.load(run_file, tuple(overrides))
-        viters, scales = viter or [1, 3, 5, 10], scale or [1]
-        typer.echo(plans.forecasts(config, run=like, card=card, success=success, viters=viters, scales=scales))
+        scales = scale or [1]
+        typer.echo(plans.forecasts(config, run=like, card=card, success=success, viters=viter, scales=scales))
 
 
 @app.command()

@@ -25,6 +25,7 @@ from services.evaluations.orders import ENDED, Evaluation, Item, SuiteResult
 from services.evaluations.settled import presented_by
 from services.reports import measured
 from services.reports.measured import Measured, Point, Stage
+from trainers import curriculum
 from trainers.checkpoints import Checkpoint, Checkpoints, resolve
 from trainers.compute import Compute
 
@@ -60,12 +61,18 @@ def measure(config: RunConfig, settings: EvaluationConfig, show: Show) -> Measur
         tasks_word=suites.tasks_word(config.environment.name),
         options=presented_by(config.environment.name, config.environment.options),
         viter=settings.viter,
+        curriculum=_curriculum(config),
         temperature=settings.temperature,
         deals={stage: getattr(config, stage).deals for stage in ("sft_branch", "ppo") if getattr(config, stage)},
         points=points,
     )
     measured.write(measured.home(config.store.uri, config.name), found)
     return found
+
+
+def _curriculum(config: RunConfig) -> str:
+    """The curriculum of a run's verification iterations in words; empty where it has none."""
+    return curriculum.in_words(config.ppo.viter) if config.ppo and not isinstance(config.ppo.viter, int) else ""
 
 
 def wanted_of(config: RunConfig) -> Iterator[Wanted]:

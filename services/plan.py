@@ -14,10 +14,12 @@ from cluster.config import RunConfig
 from cluster.connection import OVERSUBSCRIPTION
 from cluster.placement import CapacityError, Plan, check, count_parameters
 from envs.base import ConfigError, DataError
+from trainers import curriculum
 from trainers.checkpoints import resolve
 from trainers.eyes import sees
 
 PROMPT, FEEDBACK = 400, 60  # tokens of a text prompt and of a verdict's words, where no run tells them
+VITERS = (1, 3, 5, 10)  # forecast where neither the caller nor a curriculum names others
 
 
 def told(config: RunConfig, plan: Plan) -> str:
@@ -38,6 +40,7 @@ def forecasts(
     Args:
         run: a finished PPO stage of the store whose rates are taken; None takes those of `card`.
         success: chance that an attempt solves what is not solved yet; a finished run tells its own.
+        viters: verification iterations to forecast; empty takes those of the run's curriculum, or `VITERS`.
     Raises:
         ConfigError: the run file has no PPO stage, the card is unknown, or the model's size cannot be told.
         DataError: the finished run is missing, or its rollouts overlapped its learning.
@@ -62,9 +65,28 @@ def forecasts(
             f"{size:,} parameters on {card.upper()} cards by the formulas of cluster/forecast.py; a prompt of {PROMPT} tokens, "
             f"answers of {load.answer:g}, feedback of {FEEDBACK}, each attempt solves {success:g} of what is not solved yet"
         )
+    planned = curriculum.spans(config.ppo.viter, config.ppo.steps)
+    changes = len(planned) > 1
+    viters = viters or (sorted({count for count, _ in planned}) if changes else VITERS)
     rows = [forecast.forecast(config, load, rates, viter=v, scale=k) for k in scales for v in viters]
     reserved = placement.plan(config, parameters=size)
-    return f"{reserved}\n\n{forecast.table(rows)}\n{source}\none step each; `overlapped` is with ppo.max_staleness of 1 or more"
+    note = "one step each; `overlapped` is with ppo.max_staleness of 1 or more"
+    whole = [_whole_run(config, load, rates, scale) for scale in scales] if changes else []
+    return "\n".join([f"{reserved}\n", forecast.table(rows), source, note, *whole])
+
+
+def _whole_run(config: RunConfig, load: Load, rates: forecast.Rates, scale: int) -> str:
+    """What all steps of a curriculum come to, since no one step stands for the others."""
+    ppo = config.ppo
+    assert ppo is not None
+    spans = curriculum.spans(ppo.viter, ppo.steps)
+    spent = [(count, forecast.forecast(config, load, rates, viter=viter, scale=scale)) for viter, count in spans]
+    synchronous = sum(count * step.synchronous_s for count, step in spent)
+    overlapped = sum(count * step.overlapped_s for count, step in spent)
+    return (
+        f"all {ppo.steps} steps with {scale * config.rollout.workers} workers, viter {curriculum.in_words(ppo.viter)}: "
+        f"{synchronous:.0f} s, overlapped {overlapped:.0f} s"
+    )
 
 
 def check_this_machine(plan: Plan) -> None:

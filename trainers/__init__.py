@@ -6,7 +6,7 @@
 
 Data        `episode` and its Arrow form `episode_arrow`; `chat` and `corpus` turn messages into token ids, once, and
             `eyes` their images into the tokens and numbers of a model that sees.
-Mathematics `advantages`, `losses`, `compute`: pure functions, numbers in and numbers out.
+Mathematics `advantages`, `losses`, `compute`, `schedule`, `curriculum`: pure functions, numbers in and numbers out.
 Learning    `packing`, `rope`, `pretrained`, `policy`, `learner` over `deepspeed_engine`, and the loops `sft` and `ppo`.
 Keeping     `run_checkpoints` (the one writer) and `checkpoints` (its readers) over `manifest`, `checkpoint`, `storage`,
             `objectstore` and `disk`; `aliases` name them, `lease` lets one process at a time work, over `claim`;

@@ -1,10 +1,11 @@
 """Settings of the learning: model, learner, SFT, PPO, store. Imports without torch."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
 
 from envs.base import Config
+from trainers import curriculum
 
 CORPORA = ("expert", "nano-base")
 """The corpora that are no files."""
@@ -97,8 +98,9 @@ class PpoConfig(Config):
     """Rounds of collect, learn, publish."""
     episodes: int = Field(256, ge=1)
     """Episodes per step, over all learner ranks."""
-    viter: int = Field(5, ge=1)
-    """Verification iterations: judged attempts per state."""
+    viter: curriculum.Iterations = 5
+    """Verification iterations: judged attempts per state. A number, or a curriculum of pairs [steps done, iterations]:
+    `[[0, 1], [6, 3], [12, 5]]` is 1 at first, 3 after 6 steps and 5 after 12."""
     deals: int | None = Field(None, ge=1)
     """Only this many distinct tasks, repeated; null draws new ones without end."""
     profile: Literal["paper", "reference"] = "paper"
@@ -153,6 +155,15 @@ class PpoConfig(Config):
     """Names every draw of tasks, tokens and minibatches."""
     checkpoint_every: int = Field(10, ge=1)
     """Steps between checkpoints; the last step is always one."""
+
+    @field_serializer("viter")  # by what it is: pydantic's serializer of this union warns of its own lists in JSON
+    def _viter_as_it_is(self, value: Any) -> Any:
+        return value
+
+    @field_validator("viter", mode="plain")  # one sentence, where a union's validator would have one for each member
+    @classmethod
+    def _viter_is_a_number_or_a_curriculum(cls, value: Any, info: ValidationInfo) -> curriculum.Iterations:
+        return curriculum.parsed(value, steps=info.data.get("steps"))
 
     @model_validator(mode="after")
     def _minibatches_are_equal(self) -> Self:

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from envs.task import Status
+from trainers import curriculum
 from trainers.config import PpoConfig
 from trainers.episode import Episode
 from trainers.journal import Journal
@@ -47,7 +48,7 @@ def train(
         updates = [learner.update(minibatch, objective) for minibatch in minibatches]
         weights.publish(learner.weights(), version=step + 1)
         learner.steps_done = step + 1
-        if not journal.end_of_step(step + 1, _metrics(learner, played, batch, updates, step, config.max_staleness)):
+        if not journal.end_of_step(step + 1, _metrics(learner, played, batch, updates, step, config)):
             return
 
 
@@ -67,14 +68,15 @@ def _metrics(
     batch: Batch,
     updates: list[dict[str, float]],
     step: int,
-    max_staleness: int,
+    config: PpoConfig,
 ) -> dict[str, float]:
     """What happened in a step, over all ranks."""
-    sums = learner.sums(_sums(played, step, max_staleness))
+    sums = learner.sums(_sums(played, step, config.max_staleness))
     learner.spend(prefill_tokens=sums["prefill_tokens"], decoded_tokens=sums["sampled_tokens"])
     episodes, turns, tokens = (max(1.0, sums[name]) for name in ("episodes", "turns", "sampled_tokens"))
     metrics = {
         "episodes": sums["episodes"],
+        "viter": curriculum.at(config.viter, step),
         "reward_mean": sums["reward"] / episodes,
         "success_rate": sums["successes"] / episodes,
         "first_attempt_success": sums["first_successes"] / episodes,
@@ -85,7 +87,9 @@ def _metrics(
         "tokens_sampled": sums["sampled_tokens"],
         "tokens_prefilled": sums["prefill_tokens"],
         "staleness_mean": sums["staleness"] / tokens,
-        **{f"staleness_{lag}": sums[f"lag_{lag}"] / tokens for lag in range(max_staleness + 1)},  # shares of tokens
+        **{
+            f"staleness_{lag}": sums[f"lag_{lag}"] / tokens for lag in range(config.max_staleness + 1)
+        },  # shares of tokens
     }
     old_logp, values, returns = known(batch.old_logp), known(batch.values), known(batch.returns)
     metrics["logp_gap"], _ = learner.mean_std((old_logp - batch.engine_logp).abs(), batch.sampled)

@@ -13,9 +13,11 @@ CURVES = {
     "sft": ("loss", "entropy", "grad_norm"),
     "sft_branch": ("loss", "entropy", "grad_norm"),
     "ppo": ("reward_mean", "success_rate", "kl", "entropy", "clip_fraction", "explained_variance", "staleness_mean",
-            "logp_gap", "grad_norm"),
+            "logp_gap", "grad_norm", "viter"),
 }  # fmt: skip
 """The metrics drawn of each stage, where they were logged."""
+SETTINGS = ("viter",)
+"""Those of them that a run file sets: drawn only where they change."""
 WORDS = {
     "loss": "loss per token",
     "grad_norm": "gradient norm",
@@ -27,6 +29,7 @@ WORDS = {
     "explained_variance": "variance the critic explains",
     "staleness_mean": "staleness of tokens, steps",
     "logp_gap": "log-prob gap, engine to learner",
+    "viter": "verification iterations",
 }
 UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 
@@ -114,6 +117,8 @@ def training_curves(stage: str, rows: Sequence[Mapping[str, Any]]) -> list[Figur
             for row in rows
             if isinstance(row.get(key), int | float) and math.isfinite(row[key])
         ]
+        if key in SETTINGS and len({dot.y for dot in dots}) < 2:
+            continue
         svg = lines(
             [Series(name=key, style=stage, dots=dots)],
             x_label="step",

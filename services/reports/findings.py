@@ -17,7 +17,10 @@ def sentences(measured: Measured) -> list[str]:
     found = [text for stage in ("ppo", "sft_branch") if (text := _branch(measured, stage))]
     if not found:
         return ["Nothing was compared: the run has no init checkpoint with a branch to compare it with."]
-    return [*found, *_together(measured), *_further(measured), _how(measured)]
+    trained = (
+        [f"RL trained with verification iterations that changed: {measured.curriculum}."] if measured.curriculum else []
+    )
+    return [*found, *_together(measured), *_further(measured), *trained, _how(measured)]
 
 
 def change(before: RateModel, after: RateModel) -> str:

@@ -48,6 +48,9 @@ class Measured(Config):
     options: dict[str, Any] = Field(default_factory=dict)
     """How the tasks of every suite were shown, e.g. `{"resolution": 128}`."""
     viter: int
+    """Judged attempts when measured."""
+    curriculum: str = ""
+    """Verification iterations that RL trained with, in words, where they changed over its steps."""
     temperature: float
     deals: dict[str, int | None] = Field(default_factory=dict)
     """Distinct tasks each branch trained on; null without end."""

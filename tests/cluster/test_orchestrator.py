@@ -10,22 +10,27 @@ from cluster.rollout_worker import RolloutWorker
 from cluster.worker import Superseded, WeightsLost, WorkerDied, WorkersFailed
 from envs.base import DataError, ViterError
 from tests.cluster.players import WrongThenRight, chat_format, game, here
+from trainers import curriculum
+from trainers.curriculum import Iterations
 from trainers.episode_arrow import from_batch
 
 GAME, CHAT = game(), chat_format()
 SEED = 7
+CURRICULUM = ((0, 1), (1, 3), (2, 5))
 
 
 class Local:
     """A worker in this process around a real RolloutWorker. `kill` makes every call, open or to come, fail."""
 
-    def __init__(self, name: str, *, episodes: int, steps: int, turn_s: float = 0.0005, places: int = 4):
+    def __init__(
+        self, name: str, *, episodes: int, steps: int, turn_s: float = 0.0005, places: int = 4, viter: Iterations = 3
+    ):
         tasks = [GAME.sample(SEED, "train", step, index) for step in range(steps) for index in range(episodes)]
         self.name = name
         self.engine = WrongThenRight(GAME, CHAT, tasks, turn_s=turn_s)
         self._inner = RolloutWorker(
             self.engine,
-            GAME,
+            lambda step: game(viter=curriculum.at(viter, step)),
             CHAT,
             here(GAME),
             decoding=Decoding(max_tokens=128),
@@ -168,6 +173,22 @@ async def test_results_are_the_same_for_1_and_3_workers_and_any_deaths():
             results.append(home)
             assert house.orchestrator.stats().get("worker_restarts", 0) >= (deaths > 0)
     assert results[0] == results[1] == results[2]
+
+
+async def test_a_curriculum_does_not_depend_on_workers_or_overlap_and_goes_on_after_a_resumption():
+    results = []
+    for workers, staleness, first in ((1, 0, 0), (3, 0, 0), (2, 1, 0), (2, 0, 1)):
+        async with House(episodes=16, workers=workers, staleness=staleness, viter=CURRICULUM) as house:
+            home = {}
+            for step in range(first, 3):
+                await house.publish(step)
+                episodes = await house.take(step)
+                assert max(len(episode.turns) for episode in episodes) == curriculum.at(CURRICULUM, step)
+                home[step] = told(episodes)
+            results.append(home)
+    whole, *others, resumed = results
+    assert others == [whole, whole]
+    assert resumed == {step: whole[step] for step in (1, 2)}
 
 
 async def test_a_dead_worker_is_replaced_and_armed_before_it_plays():

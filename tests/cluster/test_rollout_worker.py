@@ -14,9 +14,9 @@ GAME = game()
 DECODING = Decoding(temperature=1.0, max_tokens=128, max_model_len=1024)
 
 
-def worker_of(engine, *, places: int = 4, verify=None) -> RolloutWorker:
+def worker_of(engine, *, places: int = 4, verify=None, game_at=lambda _: GAME) -> RolloutWorker:
     return RolloutWorker(
-        engine, GAME, CHAT, verify or here(GAME), decoding=DECODING, seed=7, episodes_in_flight=places, name="w"
+        engine, game_at, CHAT, verify or here(GAME), decoding=DECODING, seed=7, episodes_in_flight=places, name="w"
     )
 
 
@@ -53,6 +53,21 @@ async def test_results_do_not_depend_on_how_many_play_at_once():
     assert results[0] == results[1] == results[2]
     assert len({tokens for tokens, _ in results[0].values()}) == 12
     assert len({len(statuses) for _, statuses in results[0].values()}) > 1
+
+
+async def test_the_step_of_an_episode_says_how_many_iterations_it_has():
+    """Whatever the order they come in: 1 at step 0, 3 from step 1 on."""
+    mixed = [Order(step=step, index=0, ticket=step) for step in (2, 0, 1, 0, 2)]
+    worker = worker_of(WrongThenRight(GAME, CHAT, []), game_at=lambda step: game(viter=1 if step == 0 else 3))
+    await worker.give([Order(step=o.step, index=o.index, ticket=ticket) for ticket, o in enumerate(mixed)])
+    turns = {}
+    while len(turns) < len(mixed):
+        receipts, batch = await worker.collect(1.0)
+        episodes = from_batch(batch)
+        turns |= {
+            receipt.ticket: (episodes[receipt.row].step, len(episodes[receipt.row].turns)) for receipt in receipts
+        }
+    assert [turns[ticket] for ticket in range(5)] == [(2, 3), (0, 1), (1, 3), (0, 1), (2, 3)]
 
 
 async def test_a_worker_plays_as_many_as_it_has_places_and_refills_them_by_itself():

@@ -50,6 +50,16 @@ def test_rates_add_up_to_the_step_that_was_measured(tmp_path):
     assert load.attempts(3) == 2.0
 
 
+def test_rates_of_a_curriculum_are_those_of_its_last_number_of_iterations(tmp_path):
+    log = RunLog.of(str(tmp_path), "nano-ppo", staging=tmp_path)
+    for step, viter in enumerate((1, 1, 3)):
+        log.metrics(step + 1, {**ROW, "viter": viter, "publish_s": 0.1 * viter}, stage="ppo")
+        log.episodes(step, episodes(step))
+    log.close()
+    _, rates = like(str(tmp_path), "nano-ppo")
+    assert rates.sync_s == pytest.approx(0.3)
+
+
 def test_a_run_that_cannot_tell_rates_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds no PPO stage of that name"):
         like(str(tmp_path), "absent-ppo")

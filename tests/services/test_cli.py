@@ -100,6 +100,8 @@ def test_light_commands_load_nothing_heavy(arguments: list[str]):
         ("ppo.vitr=10", "did you mean 'viter'"),
         ("ppo.viter=many", "ppo.viter: 'many'"),
         ("ppo.viter=0", "ppo.viter: 0"),
+        ("ppo.viter=[[0, 1], [16, 3]]", "ppo.viter: [[0, 1], [16, 3]]: step 16 is never reached: ppo.steps=16"),
+        ("ppo.viter=[[0, 1], [6, 5000]]", "ppo.viter: 5000: general_points options: viter"),
         ("ppo.episodes=129", "does not divide"),
         ("environment.name=general_pints", "general_points"),
         ("environment.options.face_cards=eleven", "face_cards"),

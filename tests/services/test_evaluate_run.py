@@ -99,9 +99,19 @@ def test_a_run_is_measured_whole_and_found_again(store: Path, monkeypatch: pytes
     assert [p.flops for p in found.points] == [0, 6 * 10 * 2, 6 * 10 * 4, 6 * 10 * 15]  # after init
     assert [len(p.episodes) for p in found.points] == [2, 0, 2, 2]
     assert found.deals == {"sft_branch": 30, "ppo": None}
+    assert found.curriculum == ""
     assert seen[-1] == Progress(stage="evaluation", step=416, steps=416, message="done")
     evaluate_run.measure(config(store), settings, seen.append)
     assert len(service.orders) == 4  # the second time finds what was played
+
+
+def test_a_curriculum_is_kept_in_words_and_does_not_change_how_it_is_measured(store: Path, monkeypatch):
+    service = Service()
+    monkeypatch.setattr(evaluate_run, "_service", lambda *_: service)
+    changing = config(store, ppo={"steps": 2, "viter": [[0, 1], [1, 7]]})
+    found = evaluate_run.measure(changing, EvaluationConfig(suites=(ID,), n=4), lambda _: None)
+    assert (found.curriculum, found.viter) == ("1 at first, 7 after 1 step", 5)
+    assert {order["viter"] for _, order in service.orders} == {5}
 
 
 def test_a_run_in_vision_is_measured_in_vision_and_shown_as_it_trained(store: Path):

@@ -27,6 +27,7 @@ FLOAT32 = ModelConfig(dtype="float32")
 CONFIG = PpoConfig(
     steps=6, episodes=64, epochs=2, minibatches=2, gamma=0.0, lam=1.0, critic_detached=True,
     schedule=ScheduleConfig(learning_rate=5e-3), critic_learning_rate=1e-2, critic_warmup_steps=1,
+    viter=((0, 1), (4, 2)),
 )  # fmt: skip
 
 
@@ -148,6 +149,7 @@ def test_each_step_publishes_one_version_and_asks_for_episodes_once(whole):
     assert whole.cluster.versions == list(range(CONFIG.steps + 1))
     assert whole.cluster.steps == list(range(CONFIG.steps))
     assert all(row["staleness_mean"] == 0 for row in whole.metrics)
+    assert [row["viter"] for row in whole.metrics] == [1, 1, 1, 1, 2, 2]
 
 
 def test_the_account_holds_every_token(whole):

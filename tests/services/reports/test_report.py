@@ -10,7 +10,7 @@ import pytest
 from envs.base import DataError
 from services.reports import findings, measured, report
 from services.reports.charts import Dot, Frame, Series, lines, scatter, ticks
-from services.reports.figures import flop_unit
+from services.reports.figures import flop_unit, training_curves
 from services.reports.measured import Measured
 from tests.services.reports.synthetic import (
     ID,
@@ -144,6 +144,17 @@ def test_the_papers_contrast_is_told_when_seen():
 def test_its_absence_and_its_opposite_are_told_as_plainly():
     assert "No difference" in findings.sentences(of((0.4, 0.1), (0.6, 0.1), (0.6, 0.1)))[2]
     assert "was not seen: RL solves fewer" in findings.sentences(of((0.4, 0.1), (0.6, 0.05), (0.6, 0.3)))[2]
+
+
+def test_a_curriculum_is_told_and_its_steps_are_drawn_where_they_change():
+    changing = evaluation().model_copy(update={"curriculum": "1 at first, 3 after 6 steps"})
+    assert findings.sentences(changing)[-2] == (
+        "RL trained with verification iterations that changed: 1 at first, 3 after 6 steps."
+    )
+    assert not any("changed" in sentence for sentence in findings.sentences(evaluation()))
+    rows = [{"step": step, "viter": 1.0 if step <= 6 else 3.0} for step in range(1, 10)]
+    assert [figure.caption for figure in training_curves("ppo", rows)] == ["verification iterations"]
+    assert training_curves("ppo", rows[:6]) == []
 
 
 def test_every_further_ood_suite_has_one_short_sentence():
