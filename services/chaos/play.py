@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import envs
 from cluster.actors import OrchestratorActor, RolloutSpec
 from cluster.config import RunConfig
 from cluster.rollout import play, turn_seeds
@@ -135,7 +134,7 @@ def told(episodes: Sequence[Episode]) -> Played:
 def expected(of: RunConfig, step: int) -> Played:
     """What the episodes of a step say when the stand-in plays them here, without Ray and without faults."""
     spec, chat = RolloutSpec.of(of, of.model.source), ChatFormat.load(Path(of.model.source))
-    environment = envs.make(spec.environment, **spec.options)
+    environment = spec.environment_at(step)
     engine = stand_in.SeededEngine(len(chat.tokenizer), token_s=0.0)
 
     async def verify(task: Task, state: State, answer: str) -> tuple[Verdict, State]:
