@@ -10,6 +10,7 @@
                                             evaluations as resources, in the words of `orders`; `line` says whose turn it is
     runs/        runs ─► groups, orders     runs as resources, trained as Ray jobs
     reports/     report ─► measured         one HTML page of what came of a run
+    sweeps/      run ─► plan, results       one run file trained once for each value of a key, told side by side
 
 The HTTP surface:
 
@@ -34,6 +35,6 @@ The HTTP surface:
     GET  /openapi.json, /docs                        this list, for machines and for people
     everything but health, the page and the documents  needs `Authorization: Bearer TOKEN`, see `http/tokens`
 
-Only `app` and `engines.router` import ray.serve, only `cli`, `evaluate_cli`, `runs_cli`, `token_cli` and `exits` typer;
+Only `app` and `engines.router` import ray.serve, only `cli`, the `…_cli` beside it and `exits` typer;
 `evaluations.scoring` is arithmetic, and `client` is this surface from Python. Start reading at `http/web`, then `engines/leases`.
 """

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from envs.base import ConfigError
-from services import chaos_cli, evaluate_cli, runs_cli, token_cli
+from services import chaos_cli, evaluate_cli, runs_cli, sweep_cli, token_cli
 from services.exits import plain_errors
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -23,6 +23,7 @@ app.add_typer(token_cli.app, name="token")
 app.command("eval")(evaluate_cli.evaluate)
 app.command()(evaluate_cli.compare)
 app.command()(chaos_cli.chaos)
+app.command()(sweep_cli.sweep)
 app.command()(runs_cli.submit)
 app.command()(runs_cli.stop)
 app.command()(runs_cli.runs)

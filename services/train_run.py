@@ -1,25 +1,42 @@
 """A run from its file to its report: train, measure, tell."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from cluster import launch
 from cluster.config import RunConfig
+from cluster.launch import RunResult
 from services import evaluate_run
 from services.console import Console
 from services.reports import findings, report
 from services.reports.measured import STAGE_NAMES, Measured
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """A run that came to its end."""
+
+    result: RunResult
+    found: Measured | None  # None where the run file asks for no evaluation
+    page: Path
+
+
 def run(config: RunConfig) -> None:
     """Train every stage, measure them as the run file asks, write the report, and say what came of it."""
+    done, console = complete(config), Console()
+    stages = done.result.checkpoints
+    console.tell()
+    console.tell(summary(done.found) if done.found else "\n".join(f"{stage}: {c.name}" for stage, c in stages.items()))
+    last = list(stages.values())[-1].name
+    console.tell(f"\n{next_steps(last, config.store.uri, str(done.page))}")
+
+
+def complete(config: RunConfig) -> Completed:
+    """Train every stage, measure them as the run file asks and write the report, with live progress."""
     with Console() as console, launch.leased(config, console.show) as lease:
         result = launch.run(config, progress=console.show, lease=lease)
         found = evaluate_run.measure(config, config.evaluation, console.show) if config.evaluation else None
-        page = report.write(config.store.uri, config.name)
-    console.tell()
-    console.tell(
-        summary(found) if found else "\n".join(f"{stage}: {c.name}" for stage, c in result.checkpoints.items())
-    )
-    last = list(result.checkpoints.values())[-1].name
-    console.tell(f"\n{next_steps(last, config.store.uri, str(page))}")
+        return Completed(result=result, found=found, page=report.write(config.store.uri, config.name))
 
 
 def summary(found: Measured) -> str:

@@ -14,7 +14,8 @@ HOMES = {
     "vllm": ("cluster/engine/",),
     "deepspeed": ("trainers/deepspeed_engine.py",),
     "typer": tuple(
-        f"services/{name}.py" for name in ("cli", "chaos_cli", "evaluate_cli", "runs_cli", "token_cli", "exits")
+        f"services/{name}.py"
+        for name in ("cli", "chaos_cli", "evaluate_cli", "runs_cli", "sweep_cli", "token_cli", "exits")
     ),
     "ray.serve": ("services/app.py", "services/engines/router.py"),
 }

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 
 SFT = {"steps": 6, "documents": 16, "checkpoint_every": 2, "schedule": {"learning_rate": 1e-3}}
 PPO = {
-    "steps": 3, "episodes": 8, "viter": 2, "answer_tokens": 16, "minibatches": 2, "epochs": 1, "checkpoint_every": 1,
-    "schedule": {"learning_rate": 1e-4}, "unit": "token", "probe_tolerance": 0.001,
+    "steps": 3, "episodes": 8, "viter": [[0, 1], [1, 2]], "answer_tokens": 16, "minibatches": 2, "epochs": 1,
+    "checkpoint_every": 1, "schedule": {"learning_rate": 1e-4}, "unit": "token", "probe_tolerance": 0.001,
 }  # fmt: skip
 TRAINING = {
     name for each in metrics.SERIES if {"run", "stage"} & set(each.labels) for name in each.samples
@@ -122,6 +122,8 @@ def test_ppo_goes_on_by_itself_after_its_learner_is_killed(tmp_path: Path):
     assert killed == started[:1]
     for step in episode_steps(log):
         assert Counter(episode.index for episode in read_episodes(log, step)) == Counter(range(8))
+    most_turns = [max(len(episode.turns) for episode in read_episodes(log, step)) for step in episode_steps(log)]
+    assert most_turns == [row["viter"] for row in read_metrics(log)] == [1, 2, 2]
 
 
 def _is_shown_to_prometheus(name: str) -> None:

@@ -164,6 +164,19 @@ def test_whatever_stands_in_a_run_file_a_refusal_is_one_sentence(tmp_path: Path,
         assert result.exit_code in (2, 3, 4)
 
 
+def test_a_wrong_sweep_is_one_sentence_before_anything_is_trained(tmp_path: Path):
+    at = ("--set", f"store.uri={tmp_path}")
+    for over, says in (
+        ("ppo.vitr=1,2", "did you mean 'viter'"),
+        ("ppo.viter=1,0", "ppo.viter: 0: at least 1"),
+        ("ppo.viter", "write it as section.key=VALUE,VALUE"),
+    ):
+        assert says in refused(viter("sweep", str(NANO), "--over", over, *at), 2)
+    assert "4096 GPU" in refused(viter("sweep", str(NANO), "--over", "placement.learner_gpus=0,4096", *at), 4)
+    assert "nobody" in refused(viter("sweep", str(NANO), "--over", "model.source=nobody@latest", *at), 3)
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---- mistakes about the world
 
 
