@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -205,7 +206,8 @@ def dashboard() -> Iterator[str]:
             assert head.poll() is None
             time.sleep(0.5)
         yield f"http://127.0.0.1:{port}"
-        head.terminate()
+        for process in (*psutil.Process(head.pid).children(recursive=True), head):
+            process.kill()  # asked to end in order, Ray takes half a minute for it
         head.wait(60)
 
 
