@@ -2,7 +2,6 @@
 
 import asyncio
 import multiprocessing
-import socket
 import statistics
 import tempfile
 import time
@@ -11,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config import EngineConfig
+from services.evaluate_run import free_port
 from tests.benchmarks.engine import ray_here, row
 
 ENGINE = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_model_len=512, max_num_seqs=128)
 BODY = {"model": "nano@step-000001", "prompt": "Cards:", "max_tokens": 4, "temperature": 0, "ignore_eos": True}
 REQUESTS, ROUNDS = 100, 5
+COMPLETIONS, EMPTY = "/v1/completions", "/empty"
 ITEMS, VITER, TOKENS = 200, 3, 64
 
 Row = dict[str, Any]
@@ -40,7 +41,8 @@ def _commit(store: Path) -> None:
 
 
 def gateway_rows(store: Path) -> list[Row]:
-    """Each side lives in a process of its own and is resident throughout; they take turns, one request at a time."""
+    """The engine and the service live in processes of their own and are resident throughout. They take turns, one request at
+    a time; so does a route of the service's own Ray Serve that does nothing: what it takes is HTTP, proxy and one hop."""
     spawn = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     for side in (bare_side, http_side):
@@ -49,26 +51,37 @@ def gateway_rows(store: Path) -> list[Row]:
         processes.append(spawn.Process(target=side, args=(theirs, str(store))))
         processes[-1].start()
         pipe.recv()  # it answers
-    medians = [[], []]
+    bare, http = pipes
+    turns = {"bare": (bare, True), "empty": (http, EMPTY), "http": (http, COMPLETIONS)}
+    medians: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(ROUNDS + 1):
-        for found, pipe in zip(medians, pipes, strict=True):
-            pipe.send(True)
-            found.append(statistics.median(pipe.recv()))
+        for name, (pipe, asked) in turns.items():
+            pipe.send(asked)
+            medians[name].append(statistics.median(pipe.recv()))
     for pipe, process in zip(pipes, processes, strict=True):
         pipe.send(False)
         process.join(30)
         process.kill()
-    bare, http = (found[1:] for found in medians)
+    return _gateway_rows(*(medians[name][1:] for name in turns))
+
+
+def _gateway_rows(bare: list[float], empty: list[float], http: list[float]) -> list[Row]:
+    """Rows of the medians of each round, in seconds."""
+    p50 = {name: statistics.median(times) * 1e3 for name, times in (("bare", bare), ("empty", empty), ("http", http))}
     note = (
-        f"p50 {statistics.median(http) * 1e3:.1f} ms over HTTP with a token, {statistics.median(bare) * 1e3:.1f} ms by "
-        f"vLLM's own serving class in the engine's process; nano model, {BODY['max_tokens']} tokens, one at a time"
+        f"p50 {p50['http']:.1f} ms over HTTP with a token, {p50['bare']:.1f} ms by vLLM's own serving class in the engine's "
+        f"process, {p50['empty']:.1f} ms by an empty route; nano model, {BODY['max_tokens']} tokens, one at a time"
     )
-    pairs = list(zip(http, bare, strict=True))
-    added = statistics.median(h - b for h, b in pairs) * 1e3
+    rounds = list(zip(bare, empty, http, strict=True))
+    added = statistics.median(h - b for b, _, h in rounds) * 1e3
+    own = statistics.median(h - b - e for b, e, h in rounds) * 1e3
     return [
         row("completion: HTTP − bare engine, p50", added, "ms", "≤ 5", note),
-        row("completion: HTTP ÷ bare engine, p50", statistics.median(h / b for h, b in pairs), "×", "", note),
-    ]
+        row("completion: HTTP ÷ bare engine, p50", statistics.median(h / b for b, _, h in rounds), "×", "", note),
+        row("completion: HTTP − bare engine − empty Serve route, p50", own, "ms", "", note),
+        row("completion: HTTP ÷ (bare engine + empty Serve route), p50",
+            statistics.median(h / (b + e) for b, e, h in rounds), "×", "", note),
+    ]  # fmt: skip
 
 
 def bare_side(pipe: Connection, store: str) -> None:
@@ -78,7 +91,7 @@ def bare_side(pipe: Connection, store: str) -> None:
     async def main() -> None:
         directory = materialise(resolve(store, BODY["model"]), learner=False) / "model"
         engine = await Engine.start(directory, ENGINE)
-        openai = OpenAi(engine)
+        openai = OpenAi(engine, max_tokens=BODY["max_tokens"])
         pipe.send(True)
         while await asyncio.to_thread(pipe.recv):
             seconds = []
@@ -94,31 +107,42 @@ def bare_side(pipe: Connection, store: str) -> None:
 
 
 def http_side(pipe: Connection, store: str) -> None:
+    """Asks the route that comes through the pipe, each time as often as `bare_side` its engine."""
     import httpx
 
     from services import app
     from services.client import Client
     from services.config import ServiceConfig
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started = app.start(ServiceConfig(store=store, port=port, engine=ENGINE))
+    started = app.start(ServiceConfig(store=store, port=free_port(), engine=ENGINE))
     with Client(started.url, started.token) as service:
         while not service.is_ready():
             time.sleep(0.2)
+    _add_empty_route()
     headers = {"Authorization": f"Bearer {started.token}"}
     with httpx.Client(base_url=started.url, headers=headers, timeout=60) as http:
         pipe.send(True)
-        while pipe.recv():
+        while route := pipe.recv():
             seconds = []
             for _ in range(REQUESTS):
                 began = time.perf_counter()
-                answer = http.post("/v1/completions", json=BODY)
+                answer = http.post(route, json=BODY)
                 seconds.append(time.perf_counter() - began)
-                assert answer.json()["usage"]["completion_tokens"] == BODY["max_tokens"]
+                assert answer.status_code == 200
+                assert route == EMPTY or answer.json()["usage"]["completion_tokens"] == BODY["max_tokens"]
             pipe.send(seconds)
     app.stop()
+
+
+def _add_empty_route() -> None:
+    from ray import serve
+
+    @serve.deployment(ray_actor_options={"num_cpus": 0})
+    class Empty:
+        async def __call__(self) -> str:
+            return "{}"
+
+    serve.run(Empty.bind(), name="empty", route_prefix=EMPTY)
 
 
 # An evaluation
