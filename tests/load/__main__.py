@@ -32,6 +32,10 @@ from trainers.checkpoints import CheckpointInfo, Checkpoints
 
 BASE = Path(__file__).parents[2] / "deploy" / "models" / "nano-gp-base"
 FACTOR = 10
+PER_CORE = 2  # one request keeps half a core busy, more than two wait for one: at four, answers take 2.5 times as long
+ARRIVAL_S = (
+    3  # clients come one after the other, and count once all are there: starting them costs their process seconds
+)
 PERCENTILES = ("50%", "99%")
 PROCESSES = {"ProxyActor": "proxy", "viter:gateway": "gateway", "viter:replica": "replica", "EngineCore": "engine"}
 
@@ -53,11 +57,13 @@ class Asking:
         prefix = self.folder / f"locust-{clients}-{seconds}"
         command = [
             sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py")), "--headless",
-            "--host", self.url, "-u", str(clients), "-r", str(clients), "-t", f"{seconds}s", "--csv", str(prefix),
-            "--only-summary", "--exit-code-on-error", "0",
+            "--host", self.url, "-u", str(clients), "-r", str(clients / ARRIVAL_S), "-t", f"{seconds + ARRIVAL_S}s",
+            "--csv", str(prefix), "--only-summary", "--reset-stats", "--exit-code-on-error", "0",
         ]  # fmt: skip
         environment = {**os.environ, "VITER_TOKEN": self.token, "VITER_MODEL": self.model}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds + 60)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=seconds + ARRIVAL_S + 60
+        )
         if done.returncode:
             raise SystemExit(f"locust ended with {done.returncode}: {done.stderr[-500:]}")
         with Path(f"{prefix}_stats.csv").open() as file:
@@ -70,7 +76,8 @@ class Asking:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--admitted", type=int, default=8, help="requests answered at once")
+    at_once = PER_CORE * (os.cpu_count() or 1)
+    parser.add_argument("--admitted", type=int, default=at_once, help="requests answered at once")
     parser.add_argument("--seconds", type=int, default=30, help="of each phase")
     parser.add_argument("--json", type=Path, default=Path("runs/loadtest.json"))
     arguments = parser.parse_args()
@@ -121,9 +128,9 @@ def _wait_until_ready(url: str, token: str) -> None:
 
 
 def _phase(name: str, ask: Asking, clients: int, seconds: int) -> Phase:
-    service, generator = _cpu_seconds(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    began, service, generator = time.monotonic(), _cpu_seconds(), resource.getrusage(resource.RUSAGE_CHILDREN)
     answers = ask.during(clients, seconds)
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ended, elapsed_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - began
     used = {who: total - service.get(who, 0.0) for who, total in _cpu_seconds().items()}
     used["clients"] = ended.ru_utime + ended.ru_stime - generator.ru_utime - generator.ru_stime
     return {
@@ -132,7 +139,7 @@ def _phase(name: str, ask: Asking, clients: int, seconds: int) -> Phase:
         "answers": answers,
         "faults": sum(rows["count"] for outcome, rows in answers.items() if outcome.startswith("status 5")),
         "memory_mib": _memory_mib(),
-        "cores": {who: total / seconds for who, total in sorted(used.items(), key=lambda pair: -pair[1])},
+        "cores": {who: total / elapsed_s for who, total in sorted(used.items(), key=lambda pair: -pair[1])},
     }
 
 
