@@ -5,7 +5,7 @@ metrics.jsonl, evaluation.json ─► Row ─► Results ─► table (for peopl
 
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,24 @@ class Results(Config):
 
 def gathered(sweep: Sweep, problems: dict[str, str]) -> Results:
     """What is in the store of every value. Args: problems: by run, of values that did not come to an end."""
-    rows, found = [], []
-    for value in sweep.values:
-        of_value = measured.read(measured.home(value.config.store.uri, value.config.name))
-        rows.append(_row(value, _log(value), of_value, problems.get(value.config.name)))
-        found += [of_value] if of_value else []
-    return Results(name=sweep.name, key=sweep.key, rows=tuple(rows), **_measured_alike(sweep, found))
+    found = [measured.read(measured.home(value.config.store.uri, value.config.name)) for value in sweep.values]
+    rows = [
+        _row(value, _log(value), of_value, problems.get(value.config.name))
+        for value, of_value in zip(sweep.values, found, strict=True)
+    ]
+    there = [of_value for of_value in found if of_value]
+    if not there:
+        return Results(name=sweep.name, key=sweep.key, rows=tuple(rows))
+    first = there[0]  # what all of them have in common, it says
+    return Results(
+        name=sweep.name,
+        key=sweep.key,
+        rate=RATE_NAMES[first.headline],
+        suites={kind: suite for kind in KIND_NAMES if (suite := first.first(kind))},
+        viter=first.viter if len({of_value.viter for of_value in there}) == 1 else None,
+        init=_success(first.final("init")) if sweep.init else {},
+        rows=tuple(rows),
+    )
 
 
 def write(store: str, results: Results) -> str:
@@ -168,7 +180,7 @@ def _row(value: Value, rows: Sequence[dict[str, Any]], found: Measured | None, p
     )
 
 
-def _over(mean: Any, rows: Sequence[dict[str, Any]], name: str) -> float | None:
+def _over(mean: Callable[[list[float]], float], rows: Sequence[dict[str, Any]], name: str) -> float | None:
     """`mean` of the finite numbers of that name; None where there is none."""
     numbers = [row[name] for row in rows if row.get(name) is not None]
     return float(mean(numbers)) if numbers else None
@@ -176,21 +188,6 @@ def _over(mean: Any, rows: Sequence[dict[str, Any]], name: str) -> float | None:
 
 def _success(point: Point | None) -> dict[str, RateModel]:
     return {suite: result.main for suite, result in point.results.items()} if point else {}
-
-
-def _measured_alike(sweep: Sweep, found: Sequence[Measured]) -> dict[str, Any]:
-    """What is the same for all values, as the first that was measured says it."""
-    if not found:
-        return {}
-    first = found[0]
-    suites = {kind: suite for kind in KIND_NAMES if (suite := first.first(kind))}
-    settings = {each.viter for each in found}
-    return {
-        "rate": RATE_NAMES[first.headline],
-        "suites": suites,
-        "viter": first.viter if len(settings) == 1 else None,
-        "init": _success(first.final("init")) if sweep.init else {},
-    }
 
 
 def _log(value: Value) -> list[dict[str, Any]]:
