@@ -158,12 +158,13 @@ class RolloutProcess:
         return self._worker
 
 
-def as_rollout_actor(process: type[RolloutProcess]) -> Any:
-    """A RolloutProcess as an actor. One that dies stays dead: the orchestrator starts the next."""
-    return ray.remote(max_restarts=0, max_concurrency=256)(process)
+as_rollout_actor = ray.remote(max_restarts=0, max_concurrency=256)
+"""Makes an actor of a RolloutProcess. One that dies stays dead: the orchestrator starts the next."""
 
 
-RolloutActor = as_rollout_actor(RolloutProcess)
+@as_rollout_actor
+class RolloutActor(RolloutProcess):
+    """A RolloutProcess as an actor."""
 
 
 @ray.remote(max_restarts=-1, max_task_retries=0, max_concurrency=1024, num_cpus=0)

@@ -93,6 +93,7 @@ class Orchestrator:
             parcel: a WeightParcel, or a reference to one; kept for workers that start later.
             version: steps learnt. One that is not above the last means that the learner has started again from there.
         Raises:
+            Superseded: another learner published meanwhile.
             WorkersFailed: no engine can be kept alive.
             DataError, ConfigError: no engine can run this model with these settings.
         """
@@ -101,13 +102,16 @@ class Orchestrator:
             if self._ledger.version is not None and version <= self._ledger.version:
                 await self._forget(version)
             started = time.monotonic()
-            self._newest = (version, parcel)
+            mine = self._newest = (version, parcel)
             await asyncio.gather(*(self._update(place, version, parcel) for place in self._places))
             await self._notify()
-            await self._wait_for(self._is_manned)
-            self._ledger.publish(version)
-            self._tally.count(publish_s=time.monotonic() - started, publishes=1)
-            self._feed_all()
+        # beyond the lock: weights that died with their learner arm nobody, and the next learner has to get in
+        await self._wait_for(lambda: self._newest is not mine or self._is_manned())
+        if self._newest is not mine:
+            raise Superseded(f"weight version {version}: another learner published while no worker had taken it")
+        self._ledger.publish(version)
+        self._tally.count(publish_s=time.monotonic() - started, publishes=1)
+        self._feed_all()
 
     def _is_manned(self) -> bool:
         """Every awaited place has had its first worker, and somebody is there."""

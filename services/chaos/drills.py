@@ -31,6 +31,9 @@ DRILLS = {
     "verifier-kills": Drill("rollouts:verifier_kills", "a verifier is killed, or hangs", 10, 100),
     "poison": Drill("rollouts:poison", "an episode kills whoever plays it", 1, 3),
     "slow-worker": Drill("rollouts:slow_worker", "a worker is ten times too slow, steps", 2, 10),
+    "learner-kills": Drill("runs:learner_kills", "the learner is killed", 1, 20, plays_here=False),
+    "driver-kills": Drill("runs:driver_kills", "the driver is killed", 1, 10, plays_here=False),
+    "sigterm": Drill("runs:sigterm", "the driver gets SIGTERM", 1, 20, plays_here=False),
 }
 
 

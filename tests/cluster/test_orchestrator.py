@@ -370,6 +370,22 @@ async def test_workers_join_and_leave_while_the_run_goes_on():
         assert {episode.index for episode in together} == set(alone)
 
 
+async def test_weights_that_died_before_anybody_took_them_keep_no_successor_out():
+    class Orphaned(Local):
+        async def update_weights(self, parcel, version):
+            if parcel == "of a dead learner":
+                raise WeightsLost("the owner is gone")
+            await super().update_weights(parcel, version)
+
+    async with House(worker=Orphaned, steps=1) as house:
+        first = asyncio.create_task(house.orchestrator.publish("of a dead learner", 0))
+        await _until(lambda: len(house.born) == 2)
+        await house.publish(0)
+        with pytest.raises(Superseded, match="weight version 0"):
+            await first
+        assert len(await house.take(0)) == 8
+
+
 async def test_weights_that_died_with_the_learner_are_waited_for():
     class Orphaned(Local):
         async def update_weights(self, parcel, version):
