@@ -227,7 +227,7 @@ class Orchestrator:
                 await self._wait_for(lambda newest=newest: self._newest is not newest)  # type: ignore[misc]
         place.worker = worker
         place.orders_due.set()
-        self._tally.event("worker_ready", worker=worker.name, weight_version=held[0])
+        self._tally.event("worker_ready", worker=worker.name, weight_version=held[0], node=worker.node[:12])
         await self._notify()
 
     async def _update(self, place: _Place, version: int, parcel: Any) -> None:

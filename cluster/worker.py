@@ -29,6 +29,8 @@ class Worker(Protocol):
     """One rollout worker, wherever it lives. Every method raises `WorkerDied` when it is gone."""
 
     name: str
+    node: str
+    """Where it runs."""
 
     async def give(self, orders: Sequence[Order]) -> None: ...
 

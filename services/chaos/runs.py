@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ Numbers = list[dict[str, float]]
 class Training:
     """One stage of a small run, in processes of its own."""
 
-    def __init__(self, folder: Path, stage: str, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, stage: str, settings: dict[str, Any], *, workers: int = 1) -> None:
         folder.mkdir(parents=True)
         self.store, self.stage, self.steps = folder / "runs", stage, settings["steps"]
         self._file, self._log = folder / "run.yaml", folder / "log"
@@ -41,7 +41,7 @@ class Training:
             "name": "chaos",
             "model": {"source": "nano", "dtype": "float32"},
             "learner": {"row_tokens": 256},
-            "rollout": {"episodes_in_flight": 8, "engine": ENGINE},
+            "rollout": {"workers": workers, "episodes_in_flight": 8, "engine": ENGINE},
             "placement": {"verifier_cpus": 0.1},
             "store": {"uri": str(self.store)},
             stage: settings,
@@ -52,18 +52,22 @@ class Training:
     def directory(self) -> Path:
         return self.store / f"chaos-{self.stage}"
 
-    def start(self) -> "subprocess.Popen[bytes]":
-        """The driver, in a process group of its own."""
+    def start(
+        self,
+        command: Callable[..., list[str]] = lambda *words: list(words),
+        environment: Mapping[str, str] = os.environ,
+    ) -> "subprocess.Popen[bytes]":
+        """The driver, in a process group of its own; `command` and `environment` say where, if not here."""
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "services.cli", "train", str(self._file)], stdout=log, stderr=log,
+                command(sys.executable, "-m", "services.cli", "train", str(self._file)), stdout=log, stderr=log,
                 cwd=Path(__file__).parents[2], start_new_session=True,
-                env={**os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"},
+                env={**environment, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"},
             )  # fmt: skip
 
-    def finish(self) -> int:
+    def finish(self, *where: Any) -> int:
         """Run, or go on with, the training to its end. Returns the exit code."""
-        return self.start().wait(ENDS_WITHIN_S)
+        return self.start(*where).wait(ENDS_WITHIN_S)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in read_events(self.directory) if event["kind"] == kind] if self._began else []
@@ -86,7 +90,7 @@ class Training:
 
 def learner_kills(times: int, seed: int, scratch: Path) -> Outcome:
     """The learner of a PPO run is killed at random phases of its steps; nobody starts anything again."""
-    settings = {**PPO, "steps": 4 + 3 * times}
+    settings = {**PPO, "steps": 4 + 8 * times}
     calm, rough = (Training(scratch / name, "ppo", settings) for name in ("calm", "rough"))
     calm_code = calm.finish()
     dice, driver = random.Random(seed), rough.start()
@@ -100,7 +104,7 @@ def learner_kills(times: int, seed: int, scratch: Path) -> Outcome:
             return False
         if killed:
             recoveries.append(lives[-1]["time"] - killed_at[-1])
-        time.sleep(dice.uniform(0.5, 6.0))
+        time.sleep(dice.uniform(0.5, 10.0))
         killed.append(lives[-1]["pid"])
         killed_at.append(time.time())
         return _signal(lives[-1]["pid"], signal.SIGKILL)

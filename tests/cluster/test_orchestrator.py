@@ -26,7 +26,7 @@ class Local:
         self, name: str, *, episodes: int, steps: int, turn_s: float = 0.0005, places: int = 4, viter: Iterations = 3
     ):
         tasks = [GAME.sample(SEED, "train", step, index) for step in range(steps) for index in range(episodes)]
-        self.name = name
+        self.name, self.node = name, "here"
         self.engine = WrongThenRight(GAME, CHAT, tasks, turn_s=turn_s)
         self._inner = RolloutWorker(
             self.engine,

@@ -16,9 +16,9 @@ from trainers.checkpoints import Checkpoints, StoreFull, resolve, verify, write_
 from trainers.disk import free_bytes
 
 
-@pytest.mark.parametrize("kind", ["local_store", "object_store"])
+@pytest.mark.parametrize("kind", ["local", "bucket"])
 def test_whatever_a_killed_writer_leaves_verifies(kind: str, tmp_path: Path):
-    command = [sys.executable, "-m", "tests.trainers.kill_commits", str(tmp_path / kind), kind, "40", "7"]
+    command = [sys.executable, "-m", "services.chaos.killed_writer", str(tmp_path / kind), kind, "40", "7"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr[-4000:]
     assert "40 kills" in done.stdout

@@ -1,6 +1,6 @@
 """Kills a writer of checkpoints at many points and looks at what is left. A script of its own, since it forks.
 
-    python -m tests.trainers.kill_commits FOLDER {local_store,object_store} KILLS SEED
+    python -m services.chaos.killed_writer FOLDER {local,bucket} KILLS SEED
 
 The writer kills itself with SIGKILL at its n-th call of any function, Python or C, in any thread; n is random.
 """
@@ -11,12 +11,41 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.trainers import checkpoint_files
-from tests.trainers.checkpoint_files import INFO, writer
-from trainers.checkpoints import Checkpoints, resolve, verify, write_alias
-from trainers.storage import Store
+from pyarrow import fs
+
+from trainers.checkpoints import CheckpointInfo, Checkpoints, resolve, verify, write_alias
+from trainers.objectstore import ObjectStore
+from trainers.storage import LocalStore, Store
+
+INFO = CheckpointInfo(
+    parents=("a" * 64,), metrics={"loss": 1.5}, compute={"parameters": 7}, config={"name": "gp"}, world_size=2
+)
+FILES = ("model/config.json", "model/model.safetensors", "learner/rank0.pt", "learner/zero/shard.pt")
+
+
+def writer(step: int, size_bytes: int = 2000) -> Callable[[Path], None]:
+    """A `write` for `Checkpoints.commit`: small files whose bytes depend on the step."""
+
+    def write(directory: Path) -> None:
+        for name in FILES:
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_bytes(f"{name} of step {step} ".encode().ljust(size_bytes, b"."))
+
+    return write
+
+
+def local(root: Path) -> LocalStore:
+    """A store in a directory."""
+    return LocalStore(root / "runs")
+
+
+def bucket(root: Path) -> ObjectStore:
+    """A directory that is driven as if it were a bucket: no rename, no staging inside."""
+    (root / "bucket").mkdir(exist_ok=True)
+    return ObjectStore(fs.SubTreeFileSystem(str(root / "bucket"), fs.LocalFileSystem()), "", uri="mock://bucket")
 
 
 def write_on(store: Store) -> None:
@@ -58,7 +87,7 @@ def fork_writer(store: Store, die_at: int) -> int:
 def begin(folder: Path, kind: str) -> Store:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    store: Store = getattr(checkpoint_files, kind)(folder)
+    store: Store = bucket(folder) if kind == "bucket" else local(folder)
     write_alias(Checkpoints(store, "gp").commit(1, writer(1), INFO), "best")
     return store
 

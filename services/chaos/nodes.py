@@ -1,0 +1,184 @@
+"""Drills on nodes: killed and brought back, cut off and healed, and a training that lies on three of them."""
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from services.chaos import play, rig
+from services.chaos.outcome import Claim, Outcome
+from services.chaos.rig import Rig
+from services.chaos.runs import PPO, Training
+
+NOTICED_S = 10.0
+BACK_S = 60.0
+STEP_WITHIN_S = 180.0
+
+Line = dict[str, Any]
+
+
+def node_kills(times: int, seed: int, scratch: Path) -> Outcome:
+    """One of two rollout nodes is killed, and brought back a few seconds later."""
+
+    def fault(on: Rig, dice: random.Random) -> float:
+        node = dice.choice((2, 3))
+        on.kill(node)
+        at = time.time()
+        time.sleep(dice.uniform(2.0, 6.0))
+        on.bring(node)
+        return at
+
+    return _broken("node-kills", fault, times, seed, scratch)
+
+
+def link_cuts(times: int, seed: int, scratch: Path) -> Outcome:
+    """The link of one of two rollout nodes is cut, for long enough that the cluster gives it up, and healed."""
+
+    def fault(on: Rig, dice: random.Random) -> float:
+        node = dice.choice((2, 3))
+        on.cut(node)
+        at = time.time()
+        time.sleep(dice.uniform(12.0, 16.0))
+        on.heal(node)
+        return at
+
+    return _broken("link-cuts", fault, times, seed, scratch)
+
+
+def three_nodes(times: int, seed: int, scratch: Path) -> Outcome:  # noqa: ARG001  (nothing is drawn here)
+    """A PPO run with real engines on two, then three nodes against one without: the same episodes, the same weights."""
+    if reason := rig.why_not():
+        return _impossible("three-nodes", reason)
+    settings = {**PPO, "steps": 2 + times}
+    alone = Training(scratch / "alone", "ppo", settings)
+    codes, digests, hosts = [alone.finish()], [], []
+    for nodes in (2, 3):
+        wide = Training(scratch / str(nodes), "ppo", settings, workers=nodes)
+        with Rig(nodes, cpus=[2.5] + [1.0] * (nodes - 1)) as on:
+            codes.append(wide.finish(on.command, on.environment))
+        digests.append(wide.digest())
+        hosts.append(len({event["node"] for event in wide.events("worker_ready")}))
+    return Outcome(
+        drill="three-nodes",
+        faults=0,
+        claims=(
+            Claim("a worker on each node", hosts == [2, 3]),
+            Claim("weights of a run with one worker on one machine, bit for bit",
+                  codes == [0] * 3 and set(digests) == {alone.digest()} != {""}),
+        ),
+    )  # fmt: skip
+
+
+def scale_out(times: int, seed: int, scratch: Path) -> Outcome:
+    """Sampled tokens per second with 1, 2 and 3 rollout nodes whose engines are throttled: what coordination costs."""
+    if reason := rig.why_not():
+        return _impossible("scale-out", reason)
+    model, rates = play.nano(scratch), {}
+    for nodes in (1, 2, 3):
+        with (
+            Rig(nodes + 1, cpus=[1.0] + [1.2] * nodes) as on,
+            _afar(on, model, nodes, 96 * nodes, 1, seed, 800.0) as lines,
+        ):
+            first, *_, last = [next(lines) for _ in range(2 + times)]
+            tokens = last["stats"]["sampled_tokens"] - first["stats"]["sampled_tokens"]
+            rates[nodes] = tokens / (last["at"] - first["at"])
+    return Outcome(
+        drill="scale-out",
+        faults=0,
+        claims=(Claim("more nodes, more tokens", rates[1] < rates[2] < rates[3]),),
+        numbers={
+            "tokens/s on 1": rates[1], "on 2": rates[2], "on 3": rates[3], "2 nodes / twice one": rates[2] / rates[1] / 2,
+            "3 nodes / three times one": rates[3] / rates[1] / 3,
+        },
+    )  # fmt: skip
+
+
+def _broken(drill: str, fault: Callable[[Rig, random.Random], float], times: int, seed: int, scratch: Path) -> Outcome:
+    if reason := rig.why_not():
+        return _impossible(drill, reason)
+    dice, model, lines = random.Random(seed), play.nano(scratch), []
+    at: list[float] = []
+    with Rig(3, cpus=[1.0, 1.2, 1.2]) as on, _afar(on, model, 2, 96, seed % 2, seed, None) as steps:
+        lines += [next(steps) for _ in range(2)]
+        for _ in range(times):
+            breaking = threading.Thread(target=lambda: at.append(fault(on, dice)))
+            breaking.start()
+            lines.append(next(steps))
+            breaking.join()
+            lines += _until_both(steps)
+    events = [event for line in lines for event in line["events"]]
+    noticed = [min((e["time"] - when for e in events if e["kind"] == "worker_died" and e["time"] >= when), default=1e9)
+               for when in at]  # fmt: skip
+    back = [min((e["time"] - when for e in events if e["kind"] == "worker_ready" and e["time"] >= when), default=1e9)
+            for when in at]  # fmt: skip
+    last = lines[-1]
+    return Outcome(
+        drill=drill,
+        faults=times,
+        claims=(
+            Claim("every episode once, as without faults", all(line["as_expected"] for line in lines)),
+            Claim(f"noticed within {NOTICED_S:g} s", max(noticed) <= NOTICED_S),
+            Claim(f"a worker in its place within {BACK_S:g} s", max(back) <= BACK_S),
+        ),
+        numbers={
+            "steps": len(lines), "longest notice s": max(noticed), "longest return s": max(back),
+            "late results refused": last["stats"].get("episodes_refused", 0), "steps again": last["again"],
+        },
+    )  # fmt: skip
+
+
+def _until_both(steps: Iterator[Line]) -> list[Line]:
+    """Steps until two workers are armed again."""
+    lines: list[Line] = []
+    while not lines or lines[-1]["stats"]["workers_armed"] < 2:
+        lines.append(next(steps))
+    return lines
+
+
+@contextmanager
+def _afar(
+    on: Rig, model: Path, workers: int, episodes: int, staleness: int, seed: int, tokens_per_s: float | None
+) -> Iterator[Iterator[Line]]:
+    """Steps of a Play on the head, as they are told."""
+    words = [str(word) for word in (model, workers, episodes, staleness, seed)]
+    words += [] if tokens_per_s is None else [str(tokens_per_s)]
+    with subprocess.Popen(
+        on.command(sys.executable, "-m", "services.chaos.afar", *words), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env=on.environment, cwd=Path(__file__).parents[2],
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        try:
+            yield _lines(process)
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _lines(process: "subprocess.Popen[str]") -> Iterator[Line]:
+    """Each line that is one of JSON, with the time it came at. Raises RigError where none comes for long."""
+    assert process.stdout is not None
+    silence = threading.Timer(STEP_WITHIN_S, process.kill)
+    silence.start()
+    try:
+        for text in process.stdout:
+            if text.startswith("{"):
+                silence.cancel()
+                yield {**json.loads(text), "at": time.monotonic()}
+                silence = threading.Timer(STEP_WITHIN_S, process.kill)
+                silence.start()
+    finally:
+        silence.cancel()
+    raise rig.RigError(f"the play on the head ended, or a step took longer than {STEP_WITHIN_S:g} s")
+
+
+def _impossible(drill: str, reason: str) -> Outcome:
+    return Outcome(drill=drill, faults=0, claims=(Claim(f"may have namespaces ({reason})", False),))
