@@ -1,7 +1,7 @@
 # Every command there is. `make demo` and `make test` do all set-up on a fresh Debian machine with Python 3.11.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint browser format bench loadtest serve doctor clean
+.PHONY: help setup demo test test-fast lint browser format bench loadtest chaos serve doctor clean
 
 PYTHON ?= python3.11
 # requirements/gpu.txt on machines with CUDA GPUs: `make REQUIREMENTS=requirements/gpu.txt setup`
@@ -61,6 +61,9 @@ bench: $(READY_DEV)  ## Measure speed as ratios: a table, and runs/bench.json
 
 loadtest: $(READY_LOAD)  ## A real service under ten times the load it admits: a table, and runs/loadtest.json
 	@$(BIN)/python -m tests.load
+
+chaos: $(READY)  ## Break runs on purpose, at length (about an hour): the table of FAULTS.md
+	@$(BIN)/viter chaos --long
 
 serve: $(READY)  ## Serve the checkpoints of ./runs over HTTP
 	@$(BIN)/viter serve

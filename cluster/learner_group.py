@@ -40,7 +40,9 @@ from trainers.policy import CriticSettings
 from trainers.sources import model_directory
 from trainers.thoughts import thought_weighted
 
-MAX_RESTARTS = 20  # of the gang within one stage; a fault every step is a bug, not bad luck
+MAX_RESTARTS = (
+    20  # of the gang from one and the same commit; a fault that lets nothing be learnt is a bug, not bad luck
+)
 GROUP_TIMEOUT_S = 600  # of one collective: longer than the slowest rank's slowest step
 
 
@@ -90,7 +92,7 @@ def run(job: Job) -> None:
         run_config=TrainConfig(
             name=job.run,
             storage_path=str(Path(tempfile.gettempdir()) / "viter-train"),  # Ray Train's own notes, not checkpoints
-            failure_config=FailureConfig(max_failures=MAX_RESTARTS),
+            failure_config=FailureConfig(max_failures=-1),  # `_count_start` bounds them
         ),
     )
     trainer.fit()
@@ -100,7 +102,7 @@ def learn(loop_config: dict[str, Job]) -> None:
     """What every rank runs, at the first start and after every restart.
 
     What a person must mend is noted before it is raised: the gang that Ray Train then starts again returns at once,
-    on every rank, instead of meeting it `MAX_RESTARTS` times.
+    on every rank, instead of meeting it again and again.
     """
     import ray
 
@@ -108,6 +110,7 @@ def learn(loop_config: dict[str, Job]) -> None:
     if ray.get(job.log.mistake.remote()) is not None:
         return
     try:
+        _count_start(job)
         _learn(job)
     except (ConfigError, DataError, DivergedError, WorkersFailed, LeaseLost) as mistake:
         plain = getattr(mistake, "cause", mistake)  # without what Ray puts around an actor's error
@@ -137,6 +140,20 @@ def _learn(job: Job) -> None:
             if settings.profile == "reference" else batch,
         )  # fmt: skip
     learner.close()
+
+
+def _count_start(job: Job) -> None:
+    """Raises WorkersFailed where the gang has died again and again since the newest commit."""
+    import ray
+    from ray import train
+
+    if train.get_context().get_world_rank() > 0:
+        return
+    newest = Checkpoints(job.config.store.uri, job.run).newest()
+    if ray.get(job.log.starts_from.remote(newest.step if newest else 0)) > MAX_RESTARTS:
+        raise WorkersFailed(
+            f"{job.run}: the learner died {MAX_RESTARTS} times in a row without a checkpoint in between"
+        )
 
 
 def _learner(job: Job) -> tuple[Learner, ChatFormat]:

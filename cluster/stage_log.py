@@ -39,6 +39,7 @@ class StageLog:
         self._shares: dict[int, list[list[Episode]]] = {}
         self._stopping = False
         self._mistake: ViterError | None = None
+        self._starts: tuple[int, int] = (-1, 0)  # the commit that the gang started from last, and how often in a row
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         self._log.metrics(step, values, stage=self._stage)
@@ -71,6 +72,12 @@ class StageLog:
 
     def is_stopping(self) -> bool:
         return self._stopping
+
+    def starts_from(self, step: int) -> int:
+        """The gang starts from the commit of `step`. Returns how often in a row it has."""
+        commit, count = self._starts
+        self._starts = (step, count + 1 if commit == step else 1)
+        return self._starts[1]
 
     def give_up(self, mistake: ViterError) -> None:
         """A rank met what no restart will mend. Told to the driver once the gang has ended."""

@@ -27,7 +27,7 @@ def main(words: Sequence[str]) -> None:
     tokens_per_s = float(words[5]) if len(words) > 5 else None
     of = play.config(
         Path(words[0]), seed=seed, steps=100_000, workers=workers, episodes=episodes, staleness=staleness,
-        in_flight=16, rollout_cpus=1.0,
+        in_flight=16, rollout_cpus=1.5,
     )  # fmt: skip
     with play.playing(of, actor=stand_in.actor(tokens_per_s=tokens_per_s)) as run:
         step = again = 0

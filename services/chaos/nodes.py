@@ -60,7 +60,7 @@ def three_nodes(times: int, seed: int, scratch: Path) -> Outcome:  # noqa: ARG00
     codes, digests, hosts = [alone.finish()], [], []
     for nodes in (2, 3):
         wide = Training(scratch / str(nodes), "ppo", settings, workers=nodes)
-        with Rig(nodes, cpus=[2.5] + [1.0] * (nodes - 1)) as on:
+        with Rig(nodes, cpus=[3] + [1] * (nodes - 1)) as on:
             codes.append(wide.finish(on.command, on.environment))
         digests.append(wide.digest())
         hosts.append(len({event["node"] for event in wide.events("worker_ready")}))
@@ -82,7 +82,7 @@ def scale_out(times: int, seed: int, scratch: Path) -> Outcome:
     model, rates = play.nano(scratch), {}
     for nodes in (1, 2, 3):
         with (
-            Rig(nodes + 1, cpus=[1.0] + [1.2] * nodes) as on,
+            Rig(nodes + 1, cpus=[1] + [2] * nodes) as on,
             _afar(on, model, nodes, 96 * nodes, 1, seed, 800.0) as lines,
         ):
             first, *_, last = [next(lines) for _ in range(2 + times)]
@@ -104,7 +104,7 @@ def _broken(drill: str, fault: Callable[[Rig, random.Random], float], times: int
         return _impossible(drill, reason)
     dice, model, lines = random.Random(seed), play.nano(scratch), []
     at: list[float] = []
-    with Rig(3, cpus=[1.0, 1.2, 1.2]) as on, _afar(on, model, 2, 96, seed % 2, seed, None) as steps:
+    with Rig(3, cpus=[1, 2, 2]) as on, _afar(on, model, 2, 96, seed % 2, seed, None) as steps:
         lines += [next(steps) for _ in range(2)]
         for _ in range(times):
             breaking = threading.Thread(target=lambda: at.append(fault(on, dice)))

@@ -42,7 +42,7 @@ class RigError(ViterError):
 class Rig:
     """A head and so many further nodes. As a context manager it takes everything down again."""
 
-    def __init__(self, nodes: int, *, cpus: Sequence[float], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, nodes: int, *, cpus: Sequence[int], environment: Mapping[str, str] | None = None) -> None:
         """Args:
         nodes: all of them, the head is the first.
         cpus: logical CPUs of each.
@@ -75,13 +75,11 @@ class Rig:
         folder = self._folder / str(node)
         folder.mkdir(exist_ok=True)
         ray = Path(sys.executable).with_name("ray")
-        where = "--head --port " + str(PORT) if node == 1 else f"--address {self.address}"
+        where = f"--head --port {PORT} --include-dashboard false" if node == 1 else f"--address {self.address}"
         start = (
-            f"{ray} start --block {where} --node-ip-address {self._ip(node)} --num-cpus {self._cpus[node - 1]:g} "
-            f"--include-dashboard false --disable-usage-stats --object-store-memory {2**27} --temp-dir {folder}"
+            f"{ray} start --block {where} --node-ip-address {self._ip(node)} --num-cpus {self._cpus[node - 1]} "
+            f"--disable-usage-stats --object-store-memory {2**27} --temp-dir {folder}"
         )
-        if node > 1:  # its temp directory is the head's to name
-            start = start.rpartition(" --temp-dir")[0]
         script = f"mount -t tmpfs -o size=1g tmpfs /dev/shm; while true; do {start}; sleep 1; done"
         with (folder / "log").open("ab") as log:
             self._shells[node] = subprocess.Popen(

@@ -42,3 +42,8 @@ def test_a_resumed_stage_forgets_what_came_after_its_checkpoint(tmp_path: Path):
         first.metrics(step, {"loss": 1.0 / step})
     log(tmp_path, resumed_at=2)
     assert [row["step"] for row in read_metrics(tmp_path / "run-ppo")] == [1, 2]
+
+
+def test_starts_are_counted_from_one_commit(tmp_path: Path):
+    stage = log(tmp_path)
+    assert [stage.starts_from(step) for step in (0, 0, 0, 4, 4, 6)] == [1, 2, 3, 1, 2, 1]
