@@ -19,7 +19,7 @@ class Drill:
     """`module:name` below `services.chaos`, loaded when it is run: listing drills loads neither Ray nor torch."""
     about: str
     short: int
-    """Faults in `make test`."""
+    """Faults in `make test`; 0 leaves it to the long form."""
     long: int
     """Faults in `make chaos`."""
     plays_here: bool = True
@@ -41,19 +41,21 @@ DRILLS = {
     "learner-kills": Drill("runs:learner_kills", "the learner is killed", 1, 20, plays_here=False),
     "driver-kills": Drill("runs:driver_kills", "the driver is killed", 1, 10, plays_here=False),
     "sigterm": Drill("runs:sigterm", "the driver gets SIGTERM", 1, 20, plays_here=False),
+    "soak": Drill("soak:soak", "one thing after another, every 20 s", 0, 90, plays_here=False),
 }
 
 
 def chosen(asked: Sequence[str], *, long: bool) -> dict[str, int]:
     """Times by drill, of words like `poison` or `poison=3`; all drills where there are none. Raises ConfigError."""
     times: dict[str, int] = {}
-    for word in asked or DRILLS:
+    for word in asked or [name for name, drill in DRILLS.items() if long or drill.short]:
         name, _, number = word.partition("=")
         if name not in DRILLS:
             raise ConfigError(f"drill {name!r}: unknown; there are {', '.join(DRILLS)}")
         if number and not (number.isdecimal() and int(number)):
             raise ConfigError(f"drill {word!r}: {number!r} is no number of times; write it as {name}=3")
-        times[name] = int(number) if number else DRILLS[name].long if long else DRILLS[name].short
+        drill = DRILLS[name]
+        times[name] = int(number) if number else drill.long if long or not drill.short else drill.short
     return times
 
 
