@@ -22,7 +22,8 @@ import ray
 import envs
 from cluster.config import EngineConfig, RunConfig
 from cluster.crew import Crew, RemoteJudge
-from cluster.engine.reply import History
+from cluster.engine.node_files import BaseMissing
+from cluster.engine.reply import History, WeightsRefused
 from cluster.ledger import Ledger, Order, Receipt
 from cluster.orchestrator import Orchestrator
 from cluster.placement import plan
@@ -31,6 +32,7 @@ from cluster.rollout_worker import RolloutWorker
 from cluster.stage_log import StageLog
 from cluster.tally import Event, Tally
 from cluster.verifiers import VerifierPool, VerifierWorker
+from cluster.weights import Arrival, Publication
 from cluster.worker import Share
 from envs.task import Environment
 from trainers import curriculum
@@ -140,9 +142,22 @@ class RolloutProcess:
     async def drop(self) -> None:
         await self._playing.drop()
 
-    async def update_weights(self, parcel: Sequence[Any]) -> None:
-        """Args: parcel: one reference in a list, so that Ray leaves the fetching of it to this process."""
-        await self._engine.update_weights(await parcel[0])
+    async def update_weights(self, publication: Publication) -> Arrival:
+        """Returns once the engine has confirmed the weights' digest: by the delta where this node holds its base.
+
+        Whatever keeps the delta from leading there, the parcel is fetched; until it is in, nothing is sampled from a
+        delta that went wrong.
+        """
+        failure = ""
+        if publication.delta is not None and self._engine.has_parcel(publication.base):
+            try:
+                await self._engine.update_weights(await publication.delta)
+            except (BaseMissing, WeightsRefused) as error:
+                failure = str(error)
+            else:
+                return Arrival(by_delta=True)
+        await self._engine.update_weights(await publication.parcel)
+        return Arrival(by_delta=False, failure=failure)
 
     async def score(self, histories: list[History]) -> list[list[float]]:
         return await self._engine.score(histories)
@@ -191,9 +206,8 @@ class OrchestratorActor:
         """Start the workers; returns at once. `publish` waits for them and raises what keeps them from starting."""
         await self._orchestrator.start()
 
-    async def publish(self, parcel: Sequence[Any], version: int) -> None:
-        """Args: parcel: a list of one reference to a WeightParcel."""
-        await self._orchestrator.publish(parcel, version)
+    async def publish(self, publication: Publication, version: int) -> None:
+        await self._orchestrator.publish(publication, version)
 
     async def take(self, count: int, *, step: int, rank: int = 0, world_size: int = 1) -> list[Share]:
         return await self._orchestrator.take(count, step=step, rank=rank, world_size=world_size)

@@ -16,6 +16,7 @@ from cluster.placement import EXPLAIN_EVERY_S, Plan
 from cluster.rollout_worker import PATIENCE_S
 from cluster.tally import Tally
 from cluster.verifiers import JudgeDied, Judgement, Question
+from cluster.weights import Arrival
 from cluster.worker import WeightsLost, Worker, WorkerDied
 from envs.base import ConfigError, DataError
 
@@ -137,9 +138,9 @@ class RemoteWorker:
     async def drop(self) -> None:
         await self.ask(self.handle.drop.remote(), SILENCE_S)
 
-    async def update_weights(self, parcel: Any, version: int) -> None:
+    async def update_weights(self, parcel: Any, version: int) -> Arrival:
         del version  # the parcel says it
-        await self.ask(self.handle.update_weights.remote(parcel), WEIGHTS_S)
+        return await self.ask(self.handle.update_weights.remote(parcel), WEIGHTS_S)
 
     async def score(self, histories: list[History]) -> list[list[float]]:
         return await self.ask(self.handle.score.remote(histories), WEIGHTS_S)

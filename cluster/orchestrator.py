@@ -21,6 +21,7 @@ from cluster.engine.reply import History
 from cluster.ledger import MOST_LOSSES, Fate, Ledger, Receipt
 from cluster.stragglers import Stragglers
 from cluster.tally import Event, Tally
+from cluster.weights import Arrival
 from cluster.worker import Share, Spawn, Superseded, WeightsLost, Worker, WorkerDied, WorkersFailed
 from envs.base import ViterError
 
@@ -90,7 +91,7 @@ class Orchestrator:
         """Give `parcel` to every engine as weight `version`; returns when each that may sample has confirmed it.
 
         Args:
-            parcel: a WeightParcel, or a reference to one; kept for workers that start later.
+            parcel: what the workers make of it, in practice a Publication; kept for those that start later.
             version: steps learnt. One that is not above the last means that the learner has started again from there.
         Raises:
             Superseded: another learner published meanwhile.
@@ -221,7 +222,7 @@ class Orchestrator:
             newest = self._newest
             assert newest is not None
             try:
-                await worker.update_weights(newest[1], newest[0])
+                self._note(worker, newest[0], await worker.update_weights(newest[1], newest[0]))
                 held = newest
             except WeightsLost:  # with the learner that made them: the next one publishes first of all
                 await self._wait_for(lambda newest=newest: self._newest is not newest)  # type: ignore[misc]
@@ -236,11 +237,18 @@ class Orchestrator:
         if worker is None:
             return
         try:
-            await worker.update_weights(parcel, version)
+            self._note(worker, version, await worker.update_weights(parcel, version))
         except WorkerDied as death:
             place.worker = None
             self._tally.event("weights_refused", worker=worker.name, weight_version=version, reason=str(death))
             await worker.bury()  # its collector hears of it, and `_tend` goes on from there
+
+    def _note(self, worker: Worker, version: int, arrival: Arrival) -> None:
+        """Count how weights came. A delta that failed cost a transfer more, and says that bytes are being damaged."""
+        self._tally.count(weights_by_delta=arrival.by_delta, weights_by_parcel=not arrival.by_delta)
+        if arrival.failure:
+            self._tally.count(deltas_failed=1)
+            self._tally.event("delta_failed", worker=worker.name, weight_version=version, reason=arrival.failure)
 
     async def _feed(self, place: _Place, worker: Worker) -> None:
         """Orders for one worker, up to its fair share. Sleeps on `orders_due`: set by its collector, by `publish` and by deaths."""

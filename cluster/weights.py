@@ -1,15 +1,17 @@
 """Weights on their way: the sending side. A parcel of tensors with a digest, made once and put into the object store.
 
     learner.weights() ─► pack_weights ─► ray.put ─► (every worker) ─► node file ─► engine, which verifies the digest
+                             │                           ▲
+                             └─► delta_between ──────────┘ where few bytes differ from the parcel that the node holds
 
 The buffers are plain uint8 arrays, so pickle 5 carries them out of band: the store holds the bytes once, and a reader
-maps them without a copy.
+maps them without a copy. A parcel that no node fetches never leaves the learner's.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +44,23 @@ class WeightParcel:
     @property
     def size_bytes(self) -> int:
         return sum(buffer.nbytes for buffer in self.buffers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """One version of the weights as it is handed around: references, so that a worker fetches only what it needs."""
+
+    parcel: Any  # to the WeightParcel
+    delta: Any = None  # to the WeightDelta that makes the same parcel of an earlier one, if there is one
+    base: str = ""  # digest of that earlier parcel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """How a version of the weights came to a worker."""
+
+    by_delta: bool
+    failure: str = ""  # why a delta did not lead there, where one was tried and the parcel had to be fetched
 
 
 def pack_weights(weights: "Iterable[tuple[str, torch.Tensor]]", *, version: int) -> WeightParcel:

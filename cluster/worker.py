@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from cluster.engine.reply import History
 from cluster.ledger import Order, Receipt
+from cluster.weights import Arrival
 from envs.base import ViterError
 
 
@@ -39,7 +40,7 @@ class Worker(Protocol):
 
     async def drop(self) -> None: ...
 
-    async def update_weights(self, parcel: Any, version: int) -> None:
+    async def update_weights(self, parcel: Any, version: int) -> Arrival:
         """Returns once the engine has confirmed the weights' digest. Raises also `WeightsLost`."""
 
     async def score(self, histories: list[History]) -> list[list[float]]: ...

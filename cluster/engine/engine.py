@@ -32,6 +32,7 @@ from cluster.engine.history import Placeholders  # noqa: E402
 from cluster.engine.node_files import NodeFiles  # noqa: E402
 from cluster.engine.reply import EngineDead, History, Reply, WeightsRefused  # noqa: E402
 from cluster.engine.settings import arguments, check_cache, check_model, environment  # noqa: E402
+from cluster.weight_delta import WeightDelta  # noqa: E402
 from cluster.weights import WeightParcel, pack_weights  # noqa: E402
 from envs.base import ConfigError, DataError  # noqa: E402
 from trainers.eyes import Eyes  # noqa: E402
@@ -130,12 +131,17 @@ class Engine:
         outputs = await asyncio.gather(*(self._run(*history, parameters.clone(), None) for history in histories))
         return [_prompt_logp(output) for output in outputs]
 
-    async def update_weights(self, parcel: WeightParcel) -> None:
-        """Return once the engine has confirmed the parcel's digest and samples from it.
+    def has_parcel(self, digest: str) -> bool:
+        """Whether a delta from that parcel can be applied on this node, as things are now."""
+        return self._files.has(digest)
+
+    async def update_weights(self, parcel: WeightParcel | WeightDelta) -> None:
+        """Return once the engine has confirmed the digest of the parcel, or of what a delta makes, and samples from it.
 
         Requests in flight wait meanwhile. After a refusal they keep waiting, for a good parcel or for `close`.
 
         Raises:
+            BaseMissing: this node does not hold what the delta starts from; the engine goes on with what it has.
             WeightsRefused: another model's tensors, or bytes that do not match the digest. Nothing is sampled until
                 an update succeeds.
             EngineDead: the engine died.
@@ -203,7 +209,7 @@ class Engine:
             self._placeholders.check(token_ids, final.prompt_token_ids)
         return final
 
-    async def _transfer(self, parcel: WeightParcel) -> None:
+    async def _transfer(self, parcel: WeightParcel | WeightDelta) -> None:
         """The parcel through vLLM's own update: pause, start, update, finish with the version, resume."""
         with deaths_named(), contextlib.ExitStack() as stack:
             path = await asyncio.to_thread(stack.enter_context, self._files.holding(parcel))
@@ -217,13 +223,12 @@ class Engine:
             except EngineDeadError:
                 raise
             except Exception as error:  # vLLM hands a worker's error over as a bare Exception with its text
-                self._files.discard(parcel)
                 raise WeightsRefused(
                     f"weight version {parcel.version} was refused: {_line(error)}; publish it again"
                 ) from None
             await self.llm.resume_generation()
 
-    def _check_names(self, parcel: WeightParcel) -> None:
+    def _check_names(self, parcel: WeightParcel | WeightDelta) -> None:
         """vLLM only warns of a tensor that is not updated, and would go on with a mixture of two versions."""
         shapes = {place.name: place.shape for place in parcel.index}
         if shapes != self._shapes:

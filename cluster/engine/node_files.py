@@ -1,7 +1,10 @@
 """Parcels as files in the node's shared memory: written once per node, mapped by every engine on it. No vLLM here.
 
 A parcel's file is named by its digest. Who reads one holds a shared lock on it. A file nobody reads is recycled for
-the next parcel, so its pages are overwritten instead of being freed and faulted in again.
+the next parcel, so its pages are overwritten instead of being freed and faulted in again. Where the next parcel comes as
+a delta and nobody reads its base, only what changed is overwritten.
+
+Nothing here proves what a file holds: a reader compares its digest with the announced one, whichever way it was made.
 """
 
 import fcntl
@@ -16,13 +19,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cluster.engine.reply import WeightsRefused
+from cluster.weight_delta import WeightDelta
 from cluster.weights import TensorPlace, WeightParcel, parcel_digest
-from envs.base import DataError
+from envs.base import DataError, ViterError
 
 if TYPE_CHECKING:
     import torch
 
 _IOV_MAX = 512  # buffers per system call; Linux allows 1024
+
+
+class BaseMissing(ViterError):
+    """A delta came to a node that does not hold the parcel it starts from, or not all of it."""
 
 
 class NodeFiles:
@@ -32,27 +41,34 @@ class NodeFiles:
         self._directory = directory or _shared_memory() / f"viter-weights-{os.getuid()}"
 
     @contextmanager
-    def holding(self, parcel: WeightParcel) -> Iterator[Path]:
+    def holding(self, weights: WeightParcel | WeightDelta) -> Iterator[Path]:
         """The file with the parcel's bytes; it stays as it is until the block ends. Blocks while it is written.
+
+        A block that raises WeightsRefused has found other bytes in it: it is forgotten, and whoever wants the parcel
+        next writes it again.
 
         Raises:
             DataError: shared memory is full.
+            BaseMissing: only a delta's base would do, and it is not here.
         """
         self._directory.mkdir(mode=0o700, exist_ok=True)
         with self._alone():
-            path = self._directory / parcel.digest
+            path = self._directory / weights.digest
             if not path.exists():
-                self._write(parcel, path)
+                self._write(weights, path)
             reader = os.open(path, os.O_RDONLY)
             fcntl.flock(reader, fcntl.LOCK_SH)
         try:
             yield path
+        except WeightsRefused:
+            self._forget(path, reader)
+            raise
         finally:
             os.close(reader)
 
-    def discard(self, parcel: WeightParcel) -> None:
-        """Forget a file that turned out not to hold what it should; the next one to want it writes it again."""
-        (self._directory / parcel.digest).unlink(missing_ok=True)
+    def has(self, digest: str) -> bool:
+        """Whether the parcel lies here now. Another process may recycle its file at any moment."""
+        return (self._directory / digest).exists()
 
     def close(self) -> None:
         """Remove every file that nobody reads."""
@@ -73,31 +89,59 @@ class NodeFiles:
         finally:
             os.close(lock)
 
-    def _write(self, parcel: WeightParcel, path: Path) -> None:
-        spare = next((old for old in self._parcels() if _is_unread(old)), None)
+    def _forget(self, path: Path, reader: int) -> None:
+        """Unlink the file that `reader` has open, unless another process has put a better one in its place."""
+        with self._alone():
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(reader)):
+                path.unlink()
+
+    def _write(self, weights: WeightParcel | WeightDelta, path: Path) -> None:
         draft = self._directory / ".draft"
-        if spare:
-            spare.rename(draft)
         try:
-            _fill(draft, parcel)
+            if isinstance(weights, WeightDelta):
+                self._patch(weights, draft)
+            else:
+                self._recycle(draft)
+                _fill(draft, weights.buffers)
         except OSError as error:
             draft.unlink(missing_ok=True)
             raise DataError(
-                f"{self._directory}: {parcel.size_bytes / 2**20:,.0f} MiB of weights could not be written "
+                f"{self._directory}: {_size(weights.index) / 2**20:,.0f} MiB of weights could not be written "
                 f"({error.strerror}); give the node's shared memory more room"
             ) from None
         draft.rename(path)
+
+    def _patch(self, delta: WeightDelta, draft: Path) -> None:
+        """The base's own file, patched, if nobody reads it; else a copy, patched. Cut off on the way, it is a draft."""
+        base = self._directory / delta.base
+        if not base.exists():
+            raise BaseMissing(f"{self._directory}: the parcel {delta.base[:12]} is not on this node")
+        if _is_unread(base):
+            base.rename(draft)
+        else:
+            self._recycle(draft)
+            _fill(draft, [_mapped(base)])
+        try:
+            data = np.memmap(draft, dtype=np.uint8, mode="r+")
+            delta.patch(data[: len(data) // 2 * 2].view(np.uint16))
+        except ValueError as error:
+            raise BaseMissing(f"{self._directory}: the parcel {delta.base[:12]} is cut short ({error})") from None
+
+    def _recycle(self, draft: Path) -> None:
+        """Begin with the pages of a file that nobody reads, if there is one."""
+        if spare := next((old for old in self._parcels() if _is_unread(old)), None):
+            spare.rename(draft)
 
     def _parcels(self) -> list[Path]:
         return [path for path in self._directory.iterdir() if not path.name.startswith(".")]
 
 
-def _fill(path: Path, parcel: WeightParcel) -> None:
+def _fill(path: Path, buffers: Sequence[np.ndarray]) -> None:
     """Write by system calls, not through a mapping: a fresh page costs no fault and a recycled one no allocation."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        os.ftruncate(file, parcel.size_bytes)
-        waiting = [buffer.data for buffer in parcel.buffers if buffer.nbytes]
+        os.ftruncate(file, sum(buffer.nbytes for buffer in buffers))
+        waiting = [buffer.data for buffer in buffers if buffer.nbytes]
         offset = 0
         while waiting:
             written = os.pwritev(file, waiting[:_IOV_MAX], offset)
@@ -136,6 +180,16 @@ def _shared_memory() -> Path:
     return shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
 
 
+def _size(index: Sequence[TensorPlace]) -> int:
+    """Bytes up to the end of the last tensor."""
+    return max((place.offset + place.size_bytes for place in index), default=0)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """[size] uint8, read-only."""
+    return np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
+
+
 @dataclass(frozen=True, slots=True)
 class MappedParcel:
     """A parcel's file, mapped: tensors that are views of it, and whether they are what was sent."""
@@ -146,11 +200,10 @@ class MappedParcel:
     @classmethod
     def open(cls, path: Path, index: Sequence[TensorPlace]) -> "MappedParcel":
         """Raises ValueError if the file is cut short."""
-        expected = max((place.offset + place.size_bytes for place in index), default=0)
-        found = path.stat().st_size
+        found, expected = path.stat().st_size, _size(index)
         if found < expected:
             raise ValueError(f"the weights hold {found} bytes, their index speaks of {expected}")
-        return cls(index, np.memmap(path, dtype=np.uint8, mode="r") if found else np.zeros(0, np.uint8))
+        return cls(index, _mapped(path))
 
     def verify(self, digest: str) -> None:
         """Raises ValueError unless bytes and index are those of `digest`."""

@@ -21,6 +21,7 @@ from vllm.distributed.weight_transfer.base import (
 )
 
 from cluster.engine.node_files import MappedParcel
+from cluster.weight_delta import WeightDelta
 from cluster.weights import TensorPlace, WeightParcel
 
 BACKEND = "viter"
@@ -51,7 +52,7 @@ class ParcelUpdate(WeightTransferUpdateInfo):
     index: list[list[Any]]
 
     @classmethod
-    def of(cls, parcel: WeightParcel, path: Path) -> dict[str, Any]:
+    def of(cls, parcel: WeightParcel | WeightDelta, path: Path) -> dict[str, Any]:
         index = [[p.name, p.dtype, list(p.shape), p.offset, p.size_bytes] for p in parcel.index]
         return {"path": str(path), "digest": parcel.digest, "index": index}
 

@@ -20,6 +20,7 @@ from cluster.config import RunConfig
 from cluster.ledger import Ledger, Receipt
 from cluster.orchestrator import Orchestrator
 from cluster.rollout import turn_seeds
+from cluster.weights import Arrival, Publication, pack_weights
 from envs.base import validated
 from trainers.episode import Episode
 from trainers.episode_arrow import from_batch
@@ -100,10 +101,8 @@ class Rollouts:
         """Seconds from published weights to a step's record batches in this process, and its episodes."""
         import ray
 
-        from cluster.weights import pack_weights
-
         parcel = ray.put(pack_weights(self._weights.items(), version=step))
-        ray.get(self._actor.publish.remote([parcel], version=step))
+        ray.get(self._actor.publish.remote(Publication(parcel=parcel), version=step))
         started = time.perf_counter()
         shares = ray.get(self._actor.take.remote(EPISODES, step=step))
         batches = ray.get([share.batch for share in shares])
@@ -192,8 +191,9 @@ class Instant:
             Receipt(ticket=o.ticket, row=i, tokens=99, oldest_version=self.version) for i, o in enumerate(done)
         ], object()
 
-    async def update_weights(self, parcel: Any, version: int) -> None:
+    async def update_weights(self, parcel: Any, version: int) -> Arrival:
         self.version = version
+        return Arrival(by_delta=False)
 
     async def drop(self) -> None: ...
 

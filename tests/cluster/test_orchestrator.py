@@ -7,6 +7,7 @@ from cluster.ledger import MOST_LOSSES, Ledger, Receipt
 from cluster.orchestrator import DEATHS_IN_A_ROW, Orchestrator
 from cluster.rollout import Decoding
 from cluster.rollout_worker import RolloutWorker
+from cluster.weights import Arrival
 from cluster.worker import Superseded, WeightsLost, WorkerDied, WorkersFailed
 from envs.base import DataError, ViterError
 from tests.cluster.players import WrongThenRight, chat_format, game, here
@@ -72,8 +73,9 @@ class Local:
             await asyncio.sleep(0.001)
             self.engine.weight_version = version
             self.updates.append(version)
+            return Arrival(by_delta=False)
 
-        await self._alive(take())
+        return await self._alive(take())
 
     async def score(self, sequences):
         return [[-1.0] * (len(ids) - 1) for ids in sequences]
@@ -214,7 +216,7 @@ async def test_weights_that_arrive_while_a_worker_starts_are_the_ones_it_gets():
         async def update_weights(self, parcel, version):
             if self.name == "rollout-1.2" and not opened.is_set():
                 await opened.wait()
-            await super().update_weights(parcel, version)
+            return await super().update_weights(parcel, version)
 
     async with House(worker=Starting) as house:
         await house.publish(0)
@@ -234,7 +236,7 @@ async def test_a_worker_that_refuses_weights_is_replaced_and_never_plays_on():
         async def update_weights(self, parcel, version):
             if version == 1 and self.name == "rollout-0":
                 raise WorkerDied("rollout-0: WeightsRefused: digest")
-            await super().update_weights(parcel, version)
+            return await super().update_weights(parcel, version)
 
     async with House(worker=Refusing) as house:
         await house.publish(0)
@@ -244,6 +246,23 @@ async def test_a_worker_that_refuses_weights_is_replaced_and_never_plays_on():
         refused = next(worker for worker in house.born if worker.name == "rollout-0")
         assert {step for step, _, _ in refused.given} == {0}
         assert "weights_refused" in [event.kind for event in house.orchestrator.events()]
+
+
+async def test_a_delta_that_fails_is_counted_and_told():
+    class Damaged(Local):
+        async def update_weights(self, parcel, version):
+            await super().update_weights(parcel, version)
+            failure = "digest" if (self.name, version) == ("rollout-0", 1) else ""
+            return Arrival(by_delta=version > 0 and not failure, failure=failure)
+
+    async with House(worker=Damaged) as house:
+        for step in range(2):
+            await house.publish(step)
+            assert len(await house.take(step)) == 8
+        stats, events = house.orchestrator.stats(), house.orchestrator.events()
+        assert (stats["weights_by_delta"], stats["weights_by_parcel"], stats["deltas_failed"]) == (1, 3, 1)
+        (told_of,) = [event.fields for event in events if event.kind == "delta_failed"]
+        assert told_of == {"worker": "rollout-0", "weight_version": 1, "reason": "digest"}
 
 
 async def test_each_rank_gets_its_part():
@@ -391,7 +410,7 @@ async def test_weights_that_died_with_the_learner_are_waited_for():
         async def update_weights(self, parcel, version):
             if parcel == "parcel 0" and self.name == "rollout-0.2":
                 raise WeightsLost("the owner is gone")
-            await super().update_weights(parcel, version)
+            return await super().update_weights(parcel, version)
 
     async with House(worker=Orphaned, workers=1, steps=2) as house:
         await house.publish(0)
