@@ -24,6 +24,8 @@ STEP_S = 0.3  # between two syncs lies a step, in which the object store frees t
 LARGE = {"hidden_size": 640, "num_hidden_layers": 14, "num_attention_heads": 10, "intermediate_size": 1728,
          "vocab_size": 24_000}  # fmt: skip
 
+CHANGED = 0.05  # of the elements, in the version that is sent as a delta
+
 PASSES = "memory passes: hash, put, node file, hash again beside vLLM's copy and repacking of every layer"
 
 Row = dict[str, Any]
@@ -143,6 +145,7 @@ def weight_rows(directory: Path) -> list[Row]:
 
     with ray_here():
         large = [sync_row(*random_model(directory / "large"), dtype) for dtype in ("bfloat16", "float32")]
+        large += delta_rows(*random_model(directory / "large"))
         nano = create(directory / "nano-sync")
         from safetensors.torch import load_file
 
@@ -200,6 +203,46 @@ def measured_sync(model: Path, weights: dict[str, Any], dtype: str) -> tuple[flo
     return median["all"], ", ".join(
         f"{name} {seconds * 1e3:.0f} ms" for name, seconds in median.items() if name != "all"
     )
+
+
+def delta_rows(model: Path, weights: dict[str, Any]) -> list[Row]:
+    """Versions are sent as a delta and as a parcel in turns, to the same engine on the node that packs them."""
+    import ray
+    import torch
+
+    from cluster.weight_delta import delta_between
+    from cluster.weights import pack_weights
+
+    engine = ray.remote(EngineHost).options(num_cpus=1, max_concurrency=8).remote()
+    ray.get(engine.start.remote(str(model), ENGINE.model_copy(update={"max_num_seqs": 16})))
+    sent = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
+    newest = ray.put(pack_weights(sent.items(), version=0))
+    ray.get(engine.update.remote([newest]))
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    shares = []
+    for version in range(1, 2 * SYNCS + 1):
+        for tensor in sent.values():
+            tensor.view(torch.int16).bitwise_xor_((torch.rand(tensor.shape) < CHANGED).to(torch.int16))
+        by_delta = version % 2 == 0
+        started = time.perf_counter()
+        parcel = pack_weights(sent.items(), version=version)
+        if by_delta:
+            delta = delta_between(ray.get(newest), parcel)
+            assert delta is not None
+            shares.append(delta.size_bytes / parcel.size_bytes)
+        newest = ray.put(parcel)
+        ray.get(engine.update.remote([ray.put(delta) if by_delta else newest]))
+        seconds[by_delta].append(time.perf_counter() - started)
+        time.sleep(STEP_S)
+    ray.kill(engine)
+    delta_s, parcel_s = (statistics.median(seconds[by_delta][WARM:]) for by_delta in (True, False))
+    size = sum(tensor.nbytes for tensor in sent.values())
+    what = f"{size // 2 / 1e6:.0f}M parameters, bfloat16, {CHANGED:.0%} of the elements changed"
+    note = f"{delta_s:.3f} against {parcel_s:.3f} s on one node, where the parcel itself crosses no network"
+    return [
+        row("bytes of a delta ÷ its parcel", statistics.median(shares), "×", "≤ 0.1", what),
+        row("weight sync by delta ÷ by parcel", delta_s / parcel_s, "×", "≤ 1.25", note),
+    ]
 
 
 class EngineHost:

@@ -13,9 +13,10 @@ import torch
 
 import envs
 from cluster.config import EngineConfig
-from cluster.engine.node_files import NodeFiles
+from cluster.engine.node_files import BaseMissing, NodeFiles
 from cluster.engine.reply import EngineDead, History, WeightsRefused
 from cluster.rollout import Decoding, play, turn_seeds
+from cluster.weight_delta import delta_between
 from cluster.weights import pack_weights
 from envs.base import ConfigError, DataError
 from tests.cluster.players import here
@@ -206,6 +207,28 @@ async def test_a_transfer_damaged_on_this_node_is_refused_and_the_next_try_succe
             await engine.update_weights(good)
     await engine.update_weights(good)
     assert (await greedy(engine)).token_ids == greedy_ids(reference(models[1]), PROMPT, 24)
+    await restore(engine, models)
+
+
+async def test_a_delta_on_the_weights_of_this_node_is_taken_and_on_damaged_ones_refused(engine, models):
+    base, weights = parcel(models[0], 7), reference(models[1]).state_dict()
+    changed = {**reference(models[0]).state_dict(), "lm_head.weight": weights["lm_head.weight"]}
+    new = pack_weights(changed.items(), version=8)
+    delta = delta_between(base, new, share=2.0)
+    await engine.update_weights(base)
+    assert engine.has_parcel(base.digest)
+    with NodeFiles().holding(base) as path, path.open("r+b", buffering=0) as file:
+        file.write(b"\xff\xfe")
+    with pytest.raises(WeightsRefused, match="digest"):
+        await engine.update_weights(delta)
+    with pytest.raises(BaseMissing):
+        await engine.update_weights(delta)
+    await engine.update_weights(base)
+    await engine.update_weights(delta)
+    assert (engine.weight_version, engine.weight_digest) == (8, new.digest)
+    mixed = reference(models[0])
+    mixed.load_state_dict(changed)
+    assert (await greedy(engine)).token_ids == greedy_ids(mixed, PROMPT, 24)
     await restore(engine, models)
 
 

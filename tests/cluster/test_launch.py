@@ -120,6 +120,7 @@ def test_ppo_goes_on_by_itself_after_its_learner_is_killed(tmp_path: Path):
     started = [event["pid"] for event in read_events(log) if event["kind"] == "learner_started"]
     assert len(started) == 2
     assert killed == started[:1]
+    assert all(row["publish_bytes"] > 0 and row["published_delta"] in (0, 1) for row in read_metrics(log))
     for step in episode_steps(log):
         assert Counter(episode.index for episode in read_episodes(log, step)) == Counter(range(8))
     most_turns = [max(len(episode.turns) for episode in read_episodes(log, step)) for step in episode_steps(log)]

@@ -112,7 +112,7 @@ def killed_while_writing(directory: Path, weights: WeightParcel, size: int) -> N
 
 
 def killed_while_patching(directory: Path, delta: WeightDelta, entries: int) -> None:
-    """What a process does that dies by SIGKILL once `entries` of the delta are patched in, and half a word more."""
+    """What a process does that dies by SIGKILL once `entries` of the delta are patched in."""
 
     class Words(np.ndarray):
         """The words of the delta, of which only so many can be read."""
