@@ -21,8 +21,8 @@ from torch import Tensor
 import envs
 from cluster.config import RunConfig
 from cluster.probe import Probe
-from cluster.weight_delta import delta_between
-from cluster.weights import Publication, WeightParcel, pack_weights
+from cluster.weight_sender import WeightSender
+from cluster.weights import pack_weights
 from cluster.worker import WorkersFailed
 from envs.base import ConfigError, DataError
 from trainers import ppo, sft
@@ -237,23 +237,20 @@ class RemoteEpisodes:
 
 
 class RemoteWeights:
-    """The WeightSink of one rank: the first rank packs and sends, then all compare learner and engines on a probe.
-
-    Beside the parcel that it sends, the first rank's node keeps the one before, which the orchestrator holds anyway for
-    workers that start meanwhile; a delta takes at most `weight_delta.SHARE` of a parcel in this process while it is made,
-    and as much of the object store until the next is there.
-    """
+    """The WeightSink of one rank: the first rank packs and sends, then all compare learner and engines on a probe."""
 
     def __init__(self, job: Job, learner: Learner, probe: Probe) -> None:
         self._orchestrator, self._log, self._learner, self._probe = job.orchestrator, job.log, learner, probe
-        self._newest: Any = None  # reference to the parcel that was published last
+        self._sender = WeightSender()
 
     def publish(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> None:
         import ray
 
         started = time.perf_counter()
         if self._learner.rank == 0:
-            publication = self._put(pack_weights(weights, version=version))
+            publication = self._sender.put(pack_weights(weights, version=version))
+            self._learner.measured["publish_bytes"] = float(publication.size_bytes)
+            self._learner.measured["published_delta"] = float(publication.delta is not None)
             ray.get(self._orchestrator.publish.remote(publication, version=version))
         else:
             for _ in weights:  # collective: gives its shards
@@ -262,17 +259,3 @@ class RemoteWeights:
         self._learner.measured["publish_s"] = time.perf_counter() - started
         self._probe.check(self._learner, self._orchestrator, version)
         self._learner.measured["probe_s"] = time.perf_counter() - started - self._learner.measured["publish_s"]
-
-    def _put(self, parcel: WeightParcel) -> Publication:
-        """The parcel in the object store of this node, and a delta beside it where few bytes differ from the last one."""
-        import ray
-
-        # by reference, and mapped only here: the store may spill it to disk while episodes are played
-        base = None if self._newest is None else ray.get(self._newest)
-        delta = None if base is None else delta_between(base, parcel)
-        self._newest = ray.put(parcel)
-        self._learner.measured["publish_bytes"] = float(parcel.size_bytes if delta is None else delta.size_bytes)
-        self._learner.measured["published_delta"] = float(delta is not None)
-        if delta is None:
-            return Publication(parcel=self._newest)
-        return Publication(parcel=self._newest, delta=ray.put(delta), base=delta.base)

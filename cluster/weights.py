@@ -53,6 +53,7 @@ class Publication:
     parcel: Any  # to the WeightParcel
     delta: Any = None  # to the WeightDelta that makes the same parcel of an earlier one, if there is one
     base: str = ""  # digest of that earlier parcel
+    size_bytes: int  # of the delta, or of the parcel where there is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,9 @@ class SeededEngine:
         self._free_at = max(now, self._free_at) + tokens / self._rate
         await asyncio.sleep(self._free_at - now)
 
+    def has_parcel(self, digest: str) -> bool:
+        return bool(digest)
+
     async def update_weights(self, parcel: Any) -> None:
         self.weight_version = parcel.version
 

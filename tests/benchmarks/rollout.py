@@ -20,7 +20,8 @@ from cluster.config import RunConfig
 from cluster.ledger import Ledger, Receipt
 from cluster.orchestrator import Orchestrator
 from cluster.rollout import turn_seeds
-from cluster.weights import Arrival, Publication, pack_weights
+from cluster.weight_sender import WeightSender
+from cluster.weights import Arrival, pack_weights
 from envs.base import validated
 from trainers.episode import Episode
 from trainers.episode_arrow import from_batch
@@ -93,7 +94,7 @@ class Rollouts:
 
         from cluster.actors import OrchestratorActor
 
-        self._weights = load_file(str(model / "model.safetensors"))
+        self._weights, self._sender = load_file(str(model / "model.safetensors")), WeightSender()
         self._actor = OrchestratorActor.remote(config, str(model))
         ray.get(self._actor.start.remote())
 
@@ -101,8 +102,8 @@ class Rollouts:
         """Seconds from published weights to a step's record batches in this process, and its episodes."""
         import ray
 
-        parcel = ray.put(pack_weights(self._weights.items(), version=step))
-        ray.get(self._actor.publish.remote(Publication(parcel=parcel), version=step))
+        publication = self._sender.put(pack_weights(self._weights.items(), version=step))
+        ray.get(self._actor.publish.remote(publication, version=step))
         started = time.perf_counter()
         shares = ray.get(self._actor.take.remote(EPISODES, step=step))
         batches = ray.get([share.batch for share in shares])

@@ -58,10 +58,12 @@ def published(versions: int) -> list[Publication]:
     for version in range(versions):
         parcel = pack_weights([(name, tensor.clone()) for name, tensor in weights.items()], version=version)
         if base is None:
-            publications.append(Publication(parcel=Fetched(parcel)))
+            publications.append(Publication(parcel=Fetched(parcel), size_bytes=parcel.size_bytes))
         else:
-            delta = Fetched(delta_between(base, parcel))
-            publications.append(Publication(parcel=Fetched(parcel), delta=delta, base=base.digest))
+            delta = delta_between(base, parcel)
+            publications.append(
+                Publication(parcel=Fetched(parcel), delta=Fetched(delta), base=base.digest, size_bytes=delta.size_bytes)
+            )
         base = parcel
         weights["w"] += torch.rand(300, 40, generator=make) < 0.05
     return publications

@@ -38,7 +38,11 @@ def test_a_restarted_orchestrator_starts_over_from_what_the_learner_publishes(cl
 
 
 def test_a_real_engine_is_killed_and_replaced(cluster, model):
-    """With vLLM: the successor gets the newest weights, plays what was lost, and the dead one's engine process is gone."""
+    """With vLLM: the successor gets the newest weights, plays what was lost, and the dead one's engine process is gone.
+
+    The worker that plays takes its second version as a delta; its successor does not find the base any more, and takes
+    the parcel.
+    """
     from cluster.actors import RolloutActor
 
     of = play.config(model, seed=5, steps=3, workers=1, episodes=24)
@@ -54,6 +58,8 @@ def test_a_real_engine_is_killed_and_replaced(cluster, model):
         assert all(int(s.weight_versions[s.sampled].min()) == 1 for e in second for s in e.segments)
         scores = cluster.get(run.actor.probe.remote([History([5, 6, 7, 8])]), timeout=60)
         assert list(scores) == ["rollout-0.2"]
+        stats = run.stats()
+        assert (stats["weights_by_delta"], stats["weights_by_parcel"], stats.get("deltas_failed", 0)) == (1, 2, 0)
         wait_until(lambda: not any(map(is_running, children)), 30)
 
 
