@@ -1,8 +1,7 @@
 """Weights on their way: the sending side. A parcel of tensors with a digest, made once and put into the object store.
 
-    learner.weights() ─► pack_weights ─► ray.put ─► (every worker) ─► node file ─► engine, which verifies the digest
-                             │                           ▲
-                             └─► delta_between ──────────┘ where few bytes differ from the parcel that the node holds
+    learner.weights() ─► pack_weights ─► WeightSender ─► (every worker) ─► node file ─► engine, which verifies the digest
+                                          parcel, delta    one of the two
 
 The buffers are plain uint8 arrays, so pickle 5 carries them out of band: the store holds the bytes once, and a reader
 maps them without a copy. A parcel that no node fetches never leaves the learner's.
