@@ -20,8 +20,8 @@ from cluster.weights import TensorPlace, WeightParcel
 SHARE = 0.5
 """A delta is made if it has at most this share of the parcel's bytes: in bfloat16, while up to 33 % of the weights change.
 
-Making one of that size takes as long as it saves a single receiving node at 10 Gbit/s (0.5 s/GB on one core); more nodes,
-a slower network or fewer changes are all gain.
+Making one reads both parcels (0.5 s/GB on one core), about the time in which a link of 10 Gbit/s carries the half that is
+spared; several nodes behind the learner's link, a slower one, or fewer changes gain.
 """
 
 WORD_BYTES = 2

@@ -68,7 +68,7 @@ class Play:
         import ray
         from safetensors.torch import load_file
 
-        self._ray, self.config, self._sender = ray, of, WeightSender()
+        self._ray, self.config, self._sender = ray, of, WeightSender(always=True)
         self._weights = load_file(str(Path(of.model.source) / "model.safetensors"))
         self.actor: Any = OrchestratorActor.remote(  # type: ignore[attr-defined]
             of, of.model.source, actor or stand_in.actor()

@@ -394,7 +394,7 @@ async def test_weights_that_died_before_anybody_took_them_keep_no_successor_out(
         async def update_weights(self, parcel, version):
             if parcel == "of a dead learner":
                 raise WeightsLost("the owner is gone")
-            await super().update_weights(parcel, version)
+            return await super().update_weights(parcel, version)
 
     async with House(worker=Orphaned, steps=1) as house:
         first = asyncio.create_task(house.orchestrator.publish("of a dead learner", 0))
