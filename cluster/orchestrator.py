@@ -72,6 +72,8 @@ class Orchestrator:
         self._failure: Exception | None = None
         self._tally = tally or Tally()
         self._stragglers = Stragglers()
+        self._overdue: list[int] = []  # tickets, as of the last look
+        self._armed = 0  # places with a worker
         self._in_flight = episodes_in_flight
         self._slots_idle = 0.0  # between the last two takes
 
@@ -118,9 +120,9 @@ class Orchestrator:
         """Every awaited place has had its first worker, and somebody is there."""
         return self._armed > 0 and all(place.worker is not None or place.births > 1 for place in self._awaited)
 
-    @property
-    def _armed(self) -> int:
-        return sum(place.worker is not None for place in self._places)
+    def _man(self, place: _Place, worker: Worker | None) -> None:
+        self._armed += (worker is not None) - (place.worker is not None)
+        place.worker = worker
 
     async def rewind(self, step: int) -> None:
         """The learner starts again at `step`. Episodes made since are dropped; the next `publish` has them played anew."""
@@ -205,12 +207,12 @@ class Orchestrator:
                 await self._arm(place, worker)
                 await _until_one_ends(self._feed(place, worker), self._collect(place, worker))
             except WorkerDied as death:
-                place.worker = None
+                self._man(place, None)
                 await self._mourn(place, name, death)
             except Exception as error:  # the top of this task: what it cannot mend, the learner must hear
                 await self._fail(error)
             finally:
-                place.worker = None
+                self._man(place, None)
                 if worker is not None:
                     await worker.bury()
 
@@ -226,7 +228,7 @@ class Orchestrator:
                 held = newest
             except WeightsLost:  # with the learner that made them: the next one publishes first of all
                 await self._wait_for(lambda newest=newest: self._newest is not newest)  # type: ignore[misc]
-        place.worker = worker
+        self._man(place, worker)
         place.orders_due.set()
         self._tally.event("worker_ready", worker=worker.name, weight_version=held[0], node=worker.node[:12])
         await self._notify()
@@ -239,7 +241,7 @@ class Orchestrator:
         try:
             self._note(worker, version, await worker.update_weights(parcel, version))
         except WorkerDied as death:
-            place.worker = None
+            self._man(place, None)
             self._tally.event("weights_refused", worker=worker.name, weight_version=version, reason=str(death))
             await worker.bury()  # its collector hears of it, and `_tend` goes on from there
 
@@ -255,8 +257,8 @@ class Orchestrator:
         while True:
             room, now = self._room(worker), time.monotonic()
             orders = self._ledger.hand_out(worker.name, room, places=self._orders_per_worker)
-            if not orders and not self._ledger.queued and (overdue := self._stragglers.overdue(now)):
-                orders = self._ledger.hand_out_again(worker.name, room, overdue)
+            if not orders and self._overdue and not self._ledger.queued:
+                orders = self._ledger.hand_out_again(worker.name, room, self._overdue)
                 self._tally.count(episodes_played_twice=len(orders))
             if orders:
                 for order in orders:
@@ -275,7 +277,9 @@ class Orchestrator:
         """Wake the feeders for ever while something is overdue and nothing is queued."""
         while True:
             await asyncio.sleep(WATCH_S)
-            if self._ledger.out and not self._ledger.queued and self._stragglers.overdue(time.monotonic()):
+            is_tail = self._ledger.out and not self._ledger.queued
+            self._overdue = self._stragglers.overdue(time.monotonic()) if is_tail else []
+            if self._overdue:
                 self._feed_all()
 
     async def _collect(self, place: _Place, worker: Worker) -> None:

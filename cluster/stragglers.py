@@ -4,6 +4,7 @@ An episode is a function of its seed, so a second worker may play it too, and wh
 (MapReduce's backup tasks: Dean and Ghemawat, OSDI 2004, section 3.6). A slow worker then costs its own speed alone.
 """
 
+import math
 from collections import deque
 
 REMEMBERED = 64  # durations of each worker
@@ -37,19 +38,18 @@ class Stragglers:
         self._given.clear()
 
     def overdue(self, now: float) -> list[int]:
-        """Tickets, longest out first."""
-        limits: dict[str, float | None] = {}
-        found = []
-        for ticket, (worker, since) in self._given.items():
-            if worker not in limits:
-                limits[worker] = self._limit(worker)
-            limit = limits[worker]
-            if limit is not None and now - since > limit:
-                found.append(ticket)
-        return found
+        """Tickets, longest out first. Time: what is out, and `REMEMBERED` for each worker."""
+        longest = sorted(((max(took), len(took), worker) for worker, took in self._took.items()), reverse=True)
+        known = sum(count for _, count, _ in longest)
+        return [
+            ticket for ticket, (worker, since) in self._given.items() if now - since > _limit(worker, longest, known)
+        ]
 
-    def _limit(self, worker: str) -> float | None:
-        others = [took for name, took in self._took.items() if name != worker]
-        if sum(map(len, others)) < ENOUGH:
-            return None
-        return max(LEAST_S, PATIENCE * max(max(took) for took in others if took))
+
+def _limit(worker: str, longest: list[tuple[float, int, str]], known: int) -> float:
+    """Seconds after which an order of `worker` is overdue. `longest`: (longest duration, how many, worker), descending."""
+    others = [each for each in longest[:2] if each[2] != worker]
+    own = next((count for _, count, name in longest[:2] if name == worker), 0)
+    if not others or known - own < ENOUGH:
+        return math.inf
+    return max(LEAST_S, PATIENCE * others[0][0])

@@ -38,7 +38,7 @@ def rows() -> list[Row]:
         from trainers.nano.model import create
 
         model = create(Path(directory) / "nano")
-        return [rollout_row(model, viter=1), rollout_row(model, viter=3), orchestrator_row()]
+        return [rollout_row(model, viter=1), rollout_row(model, viter=3), orchestrator_row(), thousand_row()]
 
 
 def rollout_row(model: Path, *, viter: int) -> Row:
@@ -161,10 +161,10 @@ def _generate(pipe: Connection, model: str) -> None:
 
 def orchestrator_row(episodes: int = 4096, steps: int = 5) -> Row:
     """Processor time of the plain orchestrator per episode, with four workers that play in no time, 8 episodes a call."""
-    spent = asyncio.run(_orchestrate(episodes, steps))
+    readings = asyncio.run(_orchestrate(episodes, steps + 1))
     return {
         "name": "orchestrator time per episode",
-        "value": spent / (episodes * steps) * 1e6,
+        "value": (readings[-1][0] - readings[0][0]) / (episodes * steps) * 1e6,
         "unit": "µs",
         "target": "",
         "note": f"{episodes} episodes per step, 4 workers in the same process, no Ray",
@@ -175,7 +175,7 @@ class Instant:
     """A worker that has played whatever it is given."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.version, self._held = name, 0, []
+        self.name, self.node, self.version, self._held = name, "here", 0, []
         self._given = asyncio.Event()
 
     async def give(self, orders: Any) -> None:
@@ -204,16 +204,35 @@ class Instant:
     async def bury(self) -> None: ...
 
 
-async def _orchestrate(episodes: int, steps: int) -> float:
+async def _orchestrate(episodes: int, steps: int, workers: int = 4) -> list[tuple[float, int]]:
+    """CPU seconds and resident bytes of this process after each step."""
+    import psutil
+
     async def spawn(place: int, name: str) -> Instant:
         return Instant(name)
 
     ledger = Ledger(episodes=episodes, steps=steps, max_staleness=0)
-    orchestrator = Orchestrator(spawn, ledger=ledger, workers=4, episodes_in_flight=128)
-    started = time.process_time()
+    orchestrator = Orchestrator(spawn, ledger=ledger, workers=workers, episodes_in_flight=128)
+    readings = []
     for step in range(steps):
         await orchestrator.publish(None, step)
         await orchestrator.take(episodes, step=step)
-    spent = time.process_time() - started
+        readings.append((time.process_time(), psutil.Process().memory_info().rss))
     await orchestrator.close()
-    return spent
+    return readings
+
+
+def thousand_row() -> Row:
+    """A thousand workers, each with an answer of one turn at once."""
+    episodes, steps = 20_000, 6
+    readings = asyncio.run(_orchestrate(episodes, steps, workers=1000))
+    spent = readings[-1][0] - readings[0][0]
+    grown = readings[-1][1] - readings[1][1]
+    return {
+        "name": "orchestrator with 1,000 workers",
+        "value": (steps - 1) * episodes / spent,
+        "unit": "turns/s and core",
+        "target": "≥ 2,000",
+        "note": f"instant workers, {episodes:,} episodes of one turn a step, without Ray; memory grew by "
+        f"{grown / 2**20:.1f} MiB over the last {steps - 2} steps",
+    }
