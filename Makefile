@@ -45,7 +45,7 @@ browser:
 
 test: lint browser  ## Lint, then the fast tests, then the slow end-to-end ones
 	@$(BIN)/pytest -m "not slow" -n 2 --durations=5
-	@$(BIN)/pytest -m slow --durations=10
+	@$(BIN)/pytest -m slow -n 2 --dist loadscope --durations=10
 
 test-fast: lint  ## Lint and the fast tests
 	@$(BIN)/pytest -m "not slow" -n 2 --durations=5

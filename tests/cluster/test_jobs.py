@@ -275,7 +275,7 @@ def test_a_run_is_trained_followed_stopped_and_resumed_over_http(
         assert [row["step"] for row in client.run_metrics("long", "sft")] == list(range(1, stage.step + 2))
 
 
-def wait_until(is_true: Callable[[], bool], within_s: float = 120) -> None:
+def wait_until(is_true: Callable[[], bool], within_s: float = 300) -> None:
     deadline = time.monotonic() + within_s
     while not is_true():
         assert time.monotonic() < deadline

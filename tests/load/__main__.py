@@ -33,9 +33,7 @@ from trainers.checkpoints import CheckpointInfo, Checkpoints
 BASE = Path(__file__).parents[2] / "deploy" / "models" / "nano-gp-base"
 FACTOR = 10
 PER_CORE = 2  # one request keeps half a core busy, more than two wait for one: at four, answers take 2.5 times as long
-ARRIVAL_S = (
-    3  # clients come one after the other, and count once all are there: starting them costs their process seconds
-)
+ARRIVAL_S = 3  # clients come one by one and count once all are there: starting them costs their process seconds
 PERCENTILES = ("50%", "99%")
 PROCESSES = {"ProxyActor": "proxy", "viter:gateway": "gateway", "viter:replica": "replica", "EngineCore": "engine"}
 
