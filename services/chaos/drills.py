@@ -27,20 +27,20 @@ class Drill:
 
 
 DRILLS = {
-    "rollout-kills": Drill("rollouts:rollout_kills", "a rollout worker is killed", 6, 50),
-    "verifier-kills": Drill("rollouts:verifier_kills", "a verifier is killed, or hangs", 10, 100),
+    "rollout-kills": Drill("rollouts:rollout_kills", "a rollout worker is killed", 3, 50),
+    "verifier-kills": Drill("rollouts:verifier_kills", "a verifier is killed, or hangs", 5, 100),
     "poison": Drill("rollouts:poison", "an episode kills whoever plays it", 1, 3),
-    "slow-worker": Drill("rollouts:slow_worker", "a worker is ten times too slow, steps", 2, 10),
+    "slow-worker": Drill("rollouts:slow_worker", "a worker is ten times too slow, steps", 1, 10),
     "save-kills": Drill("storage:save_kills", "a save is killed inside", 20, 200, plays_here=False),
     "disk-full": Drill("storage:disk_full", "the disk fills inside a save", 20, 100, plays_here=False),
     "harmed-files": Drill("storage:harmed_files", "a file is cut, flipped, swapped or gone", 40, 500, plays_here=False),
-    "node-kills": Drill("nodes:node_kills", "a node is killed and comes back", 1, 10, plays_here=False),
+    "node-kills": Drill("nodes:node_kills", "a node is killed and comes back", 0, 10, plays_here=False),
     "link-cuts": Drill("nodes:link_cuts", "a node's link is cut and healed", 1, 10, plays_here=False),
-    "three-nodes": Drill("nodes:three_nodes", "nothing: real PPO on 1, 2 and 3 nodes, steps", 1, 4, plays_here=False),
-    "scale-out": Drill("nodes:scale_out", "nothing: tokens/s on 1, 2 and 3 nodes, steps", 2, 8, plays_here=False),
-    "learner-kills": Drill("runs:learner_kills", "the learner is killed", 1, 20, plays_here=False),
+    "three-nodes": Drill("nodes:three_nodes", "nothing: real PPO on 1, 2 and 3 nodes, steps", 0, 4, plays_here=False),
+    "scale-out": Drill("nodes:scale_out", "nothing: tokens/s on 1, 2 and 3 nodes, steps", 0, 8, plays_here=False),
+    "learner-kills": Drill("runs:learner_kills", "the learner is killed", 0, 20, plays_here=False),
     "driver-kills": Drill("runs:driver_kills", "the driver is killed", 1, 10, plays_here=False),
-    "sigterm": Drill("runs:sigterm", "the driver gets SIGTERM", 1, 20, plays_here=False),
+    "sigterm": Drill("runs:sigterm", "the driver gets SIGTERM", 0, 20, plays_here=False),
     "soak": Drill("soak:soak", "one thing after another, every 20 s", 0, 90, plays_here=False),
 }
 
