@@ -2,13 +2,14 @@
 
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from envs.base import ConfigError
-from services.chaos.outcome import Outcome
+from services.chaos.outcome import Claim, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,16 @@ def run_all(times: Mapping[str, int], *, seed: int, tell: Callable[[str], None])
 
 
 def run(name: str, *, times: int, seed: int) -> Outcome:
-    """Run one drill in a directory of its own."""
+    """Run one drill in a directory of its own. One that cannot go on is an outcome too: its one claim did not hold."""
     drill = DRILLS[name]
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="viter-chaos-") as scratch:
-        outcome = _function(drill)(times, seed, Path(scratch))
+    try:
+        with tempfile.TemporaryDirectory(prefix="viter-chaos-") as scratch:
+            outcome = _function(drill)(times, seed, Path(scratch))
+    except Exception as error:
+        traceback.print_exc()
+        words = f"went on to its end ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        outcome = Outcome(drill=name, faults=0, claims=(Claim(words, False),))
     return replace(outcome, seconds=time.monotonic() - started)
 
 

@@ -12,14 +12,14 @@ from services.chaos.outcome import Claim, Outcome
 from services.chaos.play import Play, breaking, expected, playing, signalled, told
 
 MANY = 10_000  # steps of a stage that goes on for as long as there are faults to make
-RECOVERY_S = 5.0  # beyond the start of an engine, which for a stand-in is the start of a process
+KILL_EVERY_S = 4.0  # of two workers that start in some 6 s: faster, and none would live to play
 
 
 def rollout_kills(times: int, seed: int, scratch: Path) -> Outcome:
     """A random rollout worker is killed with SIGKILL, at random times."""
     of = play.config(play.nano(scratch), seed=seed, steps=MANY, workers=2, staleness=seed % 2)
     with playing(of) as run:
-        wrong, made, steps = _until_broken(run, signalled(run, "rollout"), times, seed, every_s=0.8)
+        wrong, made, steps = _until_broken(run, signalled(run, "rollout"), times, seed, every_s=KILL_EVERY_S)
         events, stats = run.events(), run.stats()
     recovery = _recoveries(events)
     return Outcome(
