@@ -238,11 +238,7 @@ def delta_rows(model: Path, weights: dict[str, Any]) -> list[Row]:
     delta_s, parcel_s = (statistics.median(seconds[by_delta][WARM:]) for by_delta in (True, False))
     size = sum(tensor.nbytes for tensor in sent.values())
     what = f"{size // 2 / 1e6:.0f}M parameters, bfloat16, {CHANGED:.0%} of the elements changed"
-    spared = (1 - statistics.median(shares)) * size / max(1e-9, delta_s - parcel_s)
-    note = (
-        f"{delta_s:.3f} against {parcel_s:.3f} s on one node, where a parcel crosses no network and learners make no "
-        f"deltas; over one below {spared * 8 / 1e9:.1f} Gbit/s a delta is faster"
-    )
+    note = f"{delta_s:.3f} against {parcel_s:.3f} s on one node, where a parcel crosses no network and learners make no deltas"
     return [
         row("bytes of a delta ÷ its parcel", statistics.median(shares), "×", "≤ 0.1", what),
         row("weight sync by delta ÷ by parcel", delta_s / parcel_s, "×", "≤ 2", note),

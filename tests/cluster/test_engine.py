@@ -36,6 +36,15 @@ def models(tmp_path_factory) -> tuple[Path, Path]:
     return create(directory / "a", seed=1), create(directory / "b", seed=2)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _files_of_their_own(tmp_path_factory):
+    """Other engines of this machine would recycle the files that these tests count on."""
+    directory = tmp_path_factory.mktemp("files")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cluster.engine.node_files._shared_memory", lambda: directory)
+        yield
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(models):
     from cluster.engine import Engine

@@ -37,16 +37,25 @@ def test_a_restarted_orchestrator_starts_over_from_what_the_learner_publishes(cl
         assert play.told(run.step(1)) == play.expected(of, 1)
 
 
-def test_a_real_engine_is_killed_and_replaced(cluster, model):
+def test_a_real_engine_is_killed_and_replaced(cluster, model, tmp_path):
     """With vLLM: the successor gets the newest weights, plays what was lost, and the dead one's engine process is gone.
 
     The worker that plays takes its second version as a delta; its successor does not find the base any more, and takes
     the parcel.
     """
-    from cluster.actors import RolloutActor
+    from cluster.actors import RolloutProcess, as_rollout_actor
+    from cluster.engine.node_files import NodeFiles
+
+    class Alone(RolloutProcess):
+        """Other engines of this machine do not recycle its files."""
+
+        async def _start_engine(self, model):
+            engine = await super()._start_engine(model)
+            engine._files = NodeFiles(tmp_path / "files")
+            return engine
 
     of = play.config(model, seed=5, steps=3, workers=1, episodes=24)
-    with play.playing(of, actor=RolloutActor) as run:
+    with play.playing(of, actor=as_rollout_actor(Alone)) as run:
         assert {(e.step, e.index) for e in run.step(0)} == {(0, index) for index in range(24)}
         (pid,) = run.processes("rollout").values()
         children = descendants(pid)
