@@ -62,6 +62,7 @@ class Rig:
             self._network()
             for node in range(1, self._nodes + 1):
                 self.bring(node)
+            self._wait_for_all()
         except BaseException:
             self.close()
             raise
@@ -147,6 +148,20 @@ class Rig:
                 return
             time.sleep(0.5)
         raise RigError(f"the head did not start within {STARTS_WITHIN_S:g} s: {self._last_words(1)}")
+
+    def _wait_for_all(self) -> None:
+        count = (
+            "import ray, time; ray.init(log_to_driver=False, logging_level='error')\n"
+            f"while sum(node['Alive'] for node in ray.nodes()) < {self._nodes}: time.sleep(0.5)"
+        )
+        asked = self.command(sys.executable, "-c", count)
+        try:
+            subprocess.run(asked, env=self.environment, capture_output=True, check=True, timeout=STARTS_WITHIN_S)
+        except subprocess.SubprocessError as error:
+            logs = "; ".join(f"{node}: {self._last_words(node)}" for node in self._shells)
+            raise RigError(
+                f"not all of {self._nodes} nodes came within {STARTS_WITHIN_S:g} s ({error}): {logs}"
+            ) from None
 
     def _init(self, node: int) -> int:
         """The first process of a node's PID namespace, by its id out here."""
