@@ -19,8 +19,10 @@ def chaos(
 ) -> None:
     """Break runs on this machine on purpose and see whether they hold. Exits with 1 where one does not."""
     with plain_errors():
+        from cluster import interrupts
         from services.chaos import drills, outcome
 
+        interrupts.listen()  # ended in order, a drill takes down what it started
         if names:
             for name, known in drills.DRILLS.items():
                 typer.echo(f"{name:<16}{known.about} (×{known.short}, --long ×{known.long})")
