@@ -8,13 +8,13 @@ import pytest
 hypothesis.settings.register_profile("viter", deadline=None)  # speed is never a pass mark: the machine may be busy
 hypothesis.settings.load_profile("viter")
 
-WITHOUT_CLUSTERS = "tests/trainers/"
+WITHOUT_CLUSTERS = ("tests/trainers/", "tests/cluster/test_engine", "tests/cluster/test_openai", "tests/services/page/")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """One process takes all that starts Ray or a browser, so that one cluster at a time has the machine; beside it the other
-    takes the trainers' files, which start none."""
+    """One process takes all that starts Ray, so that one cluster at a time has the machine; beside it the other takes the files
+    that start none: learners, engines, the page."""
     from xdist.scheduler import LoadScopeScheduling
 
     class OneCluster(LoadScopeScheduling):
