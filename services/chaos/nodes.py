@@ -112,7 +112,7 @@ def _broken(
             breaking.start()
             lines.append(next(steps))
             breaking.join()
-            lines += _until_both(steps)
+            lines += _until_back(steps, at[-1][0])
     events = [event for line in lines for event in line["events"]]
     noticed = [_after(events, "worker_died", broken) - broken for broken, _ in at]
     back = [_after(events, "worker_ready", broken) - mended for broken, mended in at]
@@ -137,10 +137,10 @@ def _after(events: list[dict[str, Any]], kind: str, when: float) -> float:
     return min((event["time"] for event in events if event["kind"] == kind and event["time"] >= when), default=math.inf)
 
 
-def _until_both(steps: Iterator[Line]) -> list[Line]:
-    """Steps until two workers are armed again."""
+def _until_back(steps: Iterator[Line], broken: float) -> list[Line]:
+    """Steps until one tells of a worker that began after the fault. Lines may have waited to be read since before it."""
     lines: list[Line] = []
-    while not lines or lines[-1]["stats"]["workers_armed"] < 2:
+    while not lines or _after(lines[-1]["events"], "worker_ready", broken) == math.inf:
         lines.append(next(steps))
     return lines
 
