@@ -10,6 +10,7 @@
                                             evaluations as resources, in the words of `orders`; `line` says whose turn it is
     runs/        runs ─► groups, orders     runs as resources, trained as Ray jobs
     reports/     report ─► measured         one HTML page of what came of a run
+    chaos/       drills ─► outcome           runs broken on purpose, and what that cost
     sweeps/      run ─► plan, results       one run file trained once for each value of a key, told side by side
 
 The HTTP surface:

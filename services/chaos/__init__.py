@@ -4,7 +4,9 @@
     outcome       what a drill found: claims that held or did not, numbers, and the table of all
     play          rollouts of a real orchestrator with stand-in engines, driven as a learner would
     stand_in      that engine: tokens from a seed, at any speed
-    rollouts, verifiers, runs, storage, nodes, soak     the drills themselves
+    rig           several Ray nodes on one machine, in namespaces; `afar` is what plays on its head
+    killed_writer a writer of checkpoints that kills itself
+    rollouts, storage, nodes, runs, soak     the drills themselves
 
 A drill returns claims instead of raising, so that one table shows all of them; `tests/faults` asserts the same claims.
 """

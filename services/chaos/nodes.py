@@ -20,34 +20,18 @@ from services.chaos.runs import PPO, Training
 STEP_WITHIN_S = 180.0
 
 Line = dict[str, Any]
+Change = Callable[[Rig, int], None]
+"""Something done to one node of a rig."""
 
 
 def node_kills(times: int, seed: int, scratch: Path) -> Outcome:
     """One of two rollout nodes is killed, and brought back a few seconds later."""
-
-    def fault(on: Rig, dice: random.Random) -> tuple[float, float]:
-        node = dice.choice((2, 3))
-        on.kill(node)
-        at = time.time()
-        time.sleep(dice.uniform(2.0, 6.0))
-        on.bring(node)
-        return at, time.time()
-
-    return _broken("node-kills", fault, times, seed, scratch)
+    return _broken("node-kills", Rig.kill, Rig.bring, (2.0, 6.0), times, seed, scratch)
 
 
 def link_cuts(times: int, seed: int, scratch: Path) -> Outcome:
     """The link of one of two rollout nodes is cut, for long enough that the cluster gives it up, and healed."""
-
-    def fault(on: Rig, dice: random.Random) -> tuple[float, float]:
-        node = dice.choice((2, 3))
-        on.cut(node)
-        at = time.time()
-        time.sleep(dice.uniform(12.0, 16.0))
-        on.heal(node)
-        return at, time.time()
-
-    return _broken("link-cuts", fault, times, seed, scratch)
+    return _broken("link-cuts", Rig.cut, Rig.heal, (12.0, 16.0), times, seed, scratch)
 
 
 def three_nodes(times: int, seed: int, scratch: Path) -> Outcome:  # noqa: ARG001  (nothing is drawn here)
@@ -99,16 +83,26 @@ def scale_out(times: int, seed: int, scratch: Path) -> Outcome:
 
 
 def _broken(
-    drill: str, fault: Callable[[Rig, random.Random], tuple[float, float]], times: int, seed: int, scratch: Path
+    drill: str, harm: Change, mend: Change, lasts_s: tuple[float, float], times: int, seed: int, scratch: Path
 ) -> Outcome:
+    """Steps of a Play while one node after another is harmed and, some seconds later, mended."""
     if reason := rig.why_not():
         return _impossible(drill, reason)
     dice, model, lines = random.Random(seed), play.nano(scratch), []
     at: list[tuple[float, float]] = []  # when it was broken and when mended
+
+    def fault(on: Rig) -> None:
+        node = dice.choice((2, 3))
+        harm(on, node)
+        broken = time.time()
+        time.sleep(dice.uniform(*lasts_s))
+        mend(on, node)
+        at.append((broken, time.time()))
+
     with Rig(3, cpus=[1, 2, 2]) as on, _afar(on, model, 2, 96, seed % 2, seed, None) as steps:
         lines += [next(steps) for _ in range(2)]
         for _ in range(times):
-            breaking = threading.Thread(target=lambda: at.append(fault(on, dice)))
+            breaking = threading.Thread(target=fault, args=(on,))
             breaking.start()
             lines.append(next(steps))
             breaking.join()

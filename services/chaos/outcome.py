@@ -1,6 +1,7 @@
 """What a drill found: claims that held or did not, and numbers. One table for people, one file for programs."""
 
 import json
+import os
 import platform
 import time
 from collections.abc import Sequence
@@ -52,6 +53,4 @@ def save(outcomes: Sequence[Outcome], path: Path) -> None:
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0))

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -42,17 +42,16 @@ class RigError(ViterError):
 class Rig:
     """A head and so many further nodes. As a context manager it takes everything down again."""
 
-    def __init__(self, nodes: int, *, cpus: Sequence[int], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, nodes: int, *, cpus: Sequence[int]) -> None:
         """Args:
         nodes: all of them, the head is the first.
         cpus: logical CPUs of each.
-        environment: variables of every node beside this process's own.
         """
         self._tag = f"v{os.getpid() % 10000}x{next(_rigs)}"
         self._cpus, self._nodes = cpus, nodes
         self._folder = Path(tempfile.mkdtemp(prefix="vn", dir="/tmp"))  # short: Ray puts sockets below it
         self._environment = {
-            **os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", **HEALTH, **(environment or {}),
+            **os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", **HEALTH,
         }  # fmt: skip
         self._shells: dict[int, subprocess.Popen[bytes]] = {}
         self.address = f"{self._ip(1)}:{PORT}"

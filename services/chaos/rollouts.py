@@ -2,7 +2,9 @@
 
 import random
 import signal
+import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from cluster.ledger import MOST_LOSSES
@@ -31,7 +33,7 @@ def rollout_kills(times: int, seed: int, scratch: Path) -> Outcome:
             Claim("each kill seen", stats["worker_restarts"] >= made * 0.9),  # two kills may hit one start
         ),
         numbers={"steps": steps, "episodes": stats["episodes_kept"], "played again":
-                 stats["episodes_lost_and_requeued"], "median recovery s": _median(recovery), "longest s":
+                 stats["episodes_lost_and_requeued"], "median recovery s": statistics.median(recovery or [0.0]), "longest s":
                  max(recovery, default=0.0)},
     )  # fmt: skip
 
@@ -111,11 +113,13 @@ def slow_worker(times: int, seed: int, scratch: Path) -> Outcome:
     )
 
 
-def _until_broken(run: Play, fault: object, times: int, seed: int, *, every_s: float) -> tuple[list[int], int, int]:
+def _until_broken(
+    run: Play, fault: Callable[[random.Random], bool], times: int, seed: int, *, every_s: float
+) -> tuple[list[int], int, int]:
     """Steps, until so many faults were made and one more step is done: steps that came out wrong, faults, steps."""
     wrong: list[int] = []
     step = 0
-    with breaking(fault, seed=seed, every_s=every_s, most=times) as made:  # type: ignore[arg-type]
+    with breaking(fault, seed=seed, every_s=every_s, most=times) as made:
         while len(made) < times:
             if told(run.step(step)) != expected(run.config, step):
                 wrong.append(step)
@@ -136,7 +140,3 @@ def _recoveries(events: list[Event]) -> list[float]:
         elif event.kind == "worker_ready" and place in died:
             took.append(event.time - died.pop(place))
     return took
-
-
-def _median(numbers: list[float]) -> float:
-    return sorted(numbers)[len(numbers) // 2] if numbers else 0.0

@@ -3,15 +3,17 @@
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from cluster.job_outcome import RETRY_EXIT
 from services.chaos.outcome import Claim, Outcome
 from trainers.checkpoints import Checkpoints
 from trainers.runlog import read_events, read_metrics
@@ -19,7 +21,6 @@ from trainers.runlog import read_events, read_metrics
 ENDS_WITHIN_S = 1200.0  # a run of these sizes, faults included
 EVERY = 2  # steps between checkpoints of PPO
 GRACE_S = 45.0  # what Ray Jobs and Kubernetes allow between SIGTERM and SIGKILL
-RETRY = 75
 PPO = {
     "episodes": 8, "viter": 2, "answer_tokens": 16, "minibatches": 2, "epochs": 1, "checkpoint_every": EVERY,
     "schedule": {"learning_rate": 1e-4}, "unit": "token", "probe_tolerance": 0.001,
@@ -35,14 +36,13 @@ class Training:
 
     def __init__(self, folder: Path, stage: str, settings: dict[str, Any], *, workers: int = 1) -> None:
         folder.mkdir(parents=True)
-        self.store, self.stage, self.steps = folder / "runs", stage, settings["steps"]
+        self.store, self.stage = folder / "runs", stage
         self._file, self._log = folder / "run.yaml", folder / "log"
         run = {
             "name": "chaos",
             "model": {"source": "nano", "dtype": "float32"},
             "learner": {"row_tokens": 256},
             "rollout": {"workers": workers, "episodes_in_flight": 8, "engine": ENGINE},
-            "placement": {"verifier_cpus": 0.1},
             "store": {"uri": str(self.store)},
             stage: settings,
         }
@@ -79,9 +79,6 @@ class Training:
         """Of the newest checkpoint; empty where there is none."""
         newest = Checkpoints(self.store, f"chaos-{self.stage}").newest() if self._began else None
         return newest.digest if newest else ""
-
-    def last_words(self) -> str:
-        return self._log.read_text(errors="replace")[-2000:]
 
     @property
     def _began(self) -> bool:
@@ -122,7 +119,7 @@ def learner_kills(times: int, seed: int, scratch: Path) -> Outcome:
             Claim("at most one checkpoint interval learnt again", max(redone, default=0) <= EVERY),
         ),
         numbers={
-            "steps": len(rough.rows()), "steps again": sum(redone), "median recovery s": _median(recoveries),
+            "steps": len(rough.rows()), "steps again": sum(redone), "median recovery s": statistics.median(recoveries or [0.0]),
             "longest s": max(recoveries, default=0.0),
         },
     )  # fmt: skip
@@ -135,7 +132,7 @@ def driver_kills(times: int, seed: int, scratch: Path) -> Outcome:
     calm_code = calm.finish()
     dice = random.Random(seed)
     made = 0
-    code = RETRY
+    code = RETRY_EXIT
     while code != 0 and made <= times:
         driver, steps = rough.start(), len(rough.rows())
         if made < times:
@@ -177,12 +174,12 @@ def sigterm(times: int, seed: int, scratch: Path) -> Outcome:
         drill="sigterm",
         faults=times,
         claims=(
-            Claim("exit code 75", set(codes) == {RETRY} and calm_code == 0),
+            Claim("exit code 75", set(codes) == {RETRY_EXIT} and calm_code == 0),
             Claim("the last step committed each time", all(kept)),
             Claim(f"within {GRACE_S:g} s", max(took) <= GRACE_S),
             Claim("weights of an undisturbed run, bit for bit", rough.digest() == calm.digest() != ""),
         ),
-        numbers={"steps": steps, "median stop s": _median(took), "longest s": max(took)},
+        numbers={"steps": steps, "median stop s": statistics.median(took), "longest s": max(took)},
     )
 
 
@@ -214,7 +211,3 @@ def _curve(of: Training) -> list[tuple[float, ...]]:
     """What was learnt, step by step, without what time it took."""
     return [tuple(row.get(name, 0.0) for name in ("step", "loss", "policy_loss", "value_loss", "reward_mean",
                                                   "grad_norm")) for row in of.rows()]  # fmt: skip
-
-
-def _median(numbers: Sequence[float]) -> float:
-    return sorted(numbers)[len(numbers) // 2] if numbers else 0.0
