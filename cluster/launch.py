@@ -170,7 +170,7 @@ def _train_stage(config: RunConfig, stage: str, parent: Checkpoint | None, lease
     source = parent.name if parent is not None else config.model.source
     if parent is not None:
         write_alias(parent, INIT, run=run)
-    log = StageLogActor.options(scheduling_strategy=_here()).remote(  # type: ignore[attr-defined]
+    log = StageLogActor.options(scheduling_strategy=here()).remote(  # type: ignore[attr-defined]
         config.store.uri, run, stage, settings.steps, config.model_dump(mode="json"), resumed_at
     )
     try:
@@ -208,7 +208,7 @@ def _rollouts(config: RunConfig, stage: str, source: str) -> Iterator[Any]:
 
     from cluster.actors import OrchestratorActor
 
-    orchestrator = OrchestratorActor.options(scheduling_strategy=_here()).remote(config, source)  # type: ignore[attr-defined]
+    orchestrator = OrchestratorActor.options(scheduling_strategy=here()).remote(config, source)  # type: ignore[attr-defined]
     try:
         ray.get(orchestrator.start.remote())  # engines start while the learner group does
         yield orchestrator
@@ -218,7 +218,7 @@ def _rollouts(config: RunConfig, stage: str, source: str) -> Iterator[Any]:
         ray.kill(orchestrator)
 
 
-def _here() -> Any:
+def here() -> Any:
     """On this node: what the driver talks to all the time, and what writes its files."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

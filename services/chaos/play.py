@@ -12,6 +12,7 @@ from typing import Any
 
 from cluster.actors import OrchestratorActor, RolloutSpec
 from cluster.config import RunConfig
+from cluster.launch import here
 from cluster.rollout import play, turn_seeds
 from cluster.tally import Event
 from cluster.weight_sender import WeightSender
@@ -70,7 +71,7 @@ class Play:
 
         self._ray, self.config, self._sender = ray, of, WeightSender(always=True)
         self._weights = load_file(str(Path(of.model.source) / "model.safetensors"))
-        self.actor: Any = OrchestratorActor.remote(  # type: ignore[attr-defined]
+        self.actor: Any = OrchestratorActor.options(scheduling_strategy=here()).remote(  # type: ignore[attr-defined]
             of, of.model.source, actor or stand_in.actor()
         )
         ray.get(self.actor.start.remote(), timeout=ANSWER_S)
