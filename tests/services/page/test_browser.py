@@ -178,6 +178,20 @@ def test_a_hand_is_played_by_a_person_and_by_a_checkpoint(service: Served, open_
     assert tab.page.locator(".played .turn").count() == 2
 
 
+def test_a_deal_that_comes_late_replaces_nothing(service: Served, open_tab):
+    tab = open_tab(service.url, service.token)
+    held: list = []
+    tab.page.route("**/v1/environments/general_points/tasks", lambda route: held.append(route))
+    tab.go("#/play")
+    tab.page.get_by_label("Task", exact=True).select_option("virl")
+    tab.page.locator(".instructions li").nth(1).wait_for()
+    with tab.page.expect_response("**/v1/environments/general_points/tasks"):
+        held[0].continue_()
+    tab.page.evaluate("() => new Promise((done) => setTimeout(done, 100))")  # what the answer brings about has happened
+    assert tab.page.locator(".instructions li").count() > 1
+    assert tab.page.locator(".hand").count() == 0
+
+
 def test_a_route_is_walked_by_a_checkpoint(service: Served, open_tab):
     tab = open_tab(service.url, service.token)
     tab.go("#/play")

@@ -20,14 +20,17 @@ export async function show(place, { query, life }) {
     viter: 5, seed: Math.floor(Math.random() * 100_000), task: null,
   };
   const told = h("div", {});
+  let asked = 0;
   const lay = (task) => {
+    asked += 1; // a deal still on its way comes too late
     view.task = task;
     for (const part of [table, person, plays]) part.show(task);
   };
   view.deal = async (button) => {
     const path = `v1/environments/${encodeURIComponent(view.environment)}/tasks`;
+    const mine = (asked += 1);
     const task = await attempt(button, told, () => post(path, { seed: view.seed, options: optionsOf(view) }, life.signal));
-    if (task) lay(task);
+    if (task && mine === asked) lay(task);
   };
   view.put = (cards) => lay({ environment: "general_points", options: optionsOf(view), data: { cards }, state: { cards },
     images: view.options.modality === "vision" ? [cards.join("-")] : [] });
