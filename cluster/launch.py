@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import placement, run_record
+from cluster import placement, quarantine, run_record
 from cluster.config import RunConfig
 from cluster.connection import connected
 from cluster.metrics import RayMeters
 from cluster.mirror import RunMirror
+from cluster.rollout_spec import RolloutSpec
 from cluster.stage_log import Progress
 from envs.base import ConfigError, ViterError
 from trainers.aliases import INIT, write_alias
@@ -274,6 +275,9 @@ def _tell_news(job: Any, mirror: RunMirror, progress: Tell) -> None:
         with contextlib.suppress(RayActorError):  # Ray starts it again; whoever waits for it hears of it
             for event in ray.get(job.orchestrator.events.remote()):
                 job.log.event.remote(event.kind, event.fields)
+                if (case := event.case) is not None:
+                    artefact = quarantine.artefact(case, RolloutSpec.of(job.config, job.source), run=job.run)
+                    job.log.quarantined.remote(case.step, case.index, artefact.told())
     for news in ray.get(job.log.drain.remote()):
         mirror.tell(news)
         progress(news)

@@ -13,12 +13,12 @@ from those that were beside it; at `MOST_LOSSES` it is quarantined.
 """
 
 import heapq
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from cluster.rollout import Quarantined
 from cluster.shares import Entry, balanced
 from envs.base import ViterError
 
@@ -55,6 +55,7 @@ class Receipt:
     generate_s: float = 0.0
     verify_s: float = 0.0
     quarantined: str = ""
+    outcome: Quarantined | None = None  # with it: how far the episode came
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ class Ledger:
         self._held: dict[str, set[int]] = {}  # tickets by worker, spent ones too: it still plays them
         self._tickets: dict[tuple[int, int], set[int]] = {}  # out, by episode
         self._spent: dict[int, str] = {}  # worker by ticket whose episode came home on another
-        self._losses: Counter[tuple[int, int]] = Counter()  # workers that died, by the episode they held
+        self._losses: dict[tuple[int, int], list[Any]] = {}  # deaths of workers, by the episode they held
         self._open: dict[int, _Step] = {}
 
     @property
@@ -160,8 +161,8 @@ class Ledger:
         suspects = self._suspects_at(worker)
         while self._queue and len(orders) < limit:
             episode = heapq.heappop(self._queue)
-            if losses := self._losses[episode] if self._losses else 0:
-                if suspects >= max(1, places >> 2 * losses):
+            if losses := self._losses.get(episode):
+                if suspects >= max(1, places >> 2 * len(losses)):
                     passed.append(episode)
                     continue
                 suspects += 1
@@ -190,9 +191,7 @@ class Ledger:
         return order
 
     def _suspects_at(self, worker: str) -> int:
-        if not self._losses:
-            return 0
-        held = (self._out.get(ticket) for ticket in self._held.get(worker, ()))
+        held = (self._out.get(ticket) for ticket in self._held.get(worker, ())) if self._losses else ()
         return sum(out is not None and out[:2] in self._losses for out in held)
 
     def order(self, ticket: int) -> Order | None:
@@ -242,17 +241,17 @@ class Ledger:
         delivered = self._next_step is not None and step < self._next_step and step not in self._open
         return self.is_complete(step) or delivered or step >= self.steps
 
-    def lose(self, worker: str) -> Lost:
-        """`worker` is gone: what it alone held is queued again."""
+    def lose(self, worker: str, death: Any = None) -> Lost:
+        """`worker` is gone: what it alone held is queued again. `death` is noted of each episode that it held."""
         requeued, quarantined = 0, []
         for ticket in list(self._held.get(worker, ())):
             if self._spent.pop(ticket, None) is not None:
                 continue
             step, index, others = self._end(ticket)
-            self._losses[step, index] += 1
+            self._losses.setdefault((step, index), []).append(death)
             if others:
                 continue
-            if self._losses[step, index] >= MOST_LOSSES:
+            if len(self._losses[step, index]) >= MOST_LOSSES:
                 self._open[step].quarantined += 1
                 quarantined.append((step, index))
             else:
@@ -260,6 +259,10 @@ class Ledger:
                 requeued += 1
         self._held.pop(worker, None)
         return Lost(requeued=requeued, quarantined=tuple(sorted(quarantined)))
+
+    def deaths(self, step: int, index: int) -> tuple[Any, ...]:
+        """What `lose` was told of each worker that died while it held this episode."""
+        return tuple(self._losses.get((step, index), ()))
 
     def is_complete(self, step: int) -> bool:
         """Every episode of `step` is kept or quarantined."""

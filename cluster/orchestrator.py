@@ -19,6 +19,7 @@ from typing import Any
 
 from cluster.engine.reply import History
 from cluster.ledger import MOST_LOSSES, Fate, Ledger, Receipt
+from cluster.quarantine import Case, Death
 from cluster.stragglers import Stragglers
 from cluster.tally import Event, Tally
 from cluster.weights import Arrival
@@ -303,15 +304,20 @@ class Orchestrator:
             self._feed_all()
 
     async def _mourn(self, place: _Place, name: str, death: WorkerDied) -> None:
-        lost = self._ledger.lose(name)
+        lost = self._ledger.lose(name, Death(worker=name, time=time.time(), reason=str(death)))
         self._stragglers.gone(name)
         place.deaths_in_a_row = 0 if lost.quarantined else place.deaths_in_a_row + 1
         self._tally.count(worker_restarts=1, episodes_lost_and_requeued=lost.requeued)
         self._tally.event("worker_died", worker=name, requeued=lost.requeued, reason=str(death))
         for step, index in lost.quarantined:
             self._tally.count(episodes_quarantined=1)
-            reason = f"{MOST_LOSSES} workers died while they held it; the last: {death}"
-            self._tally.event("quarantined", worker=name, step=step, index=index, reason=reason)
+            self._tally.quarantined(
+                Case(
+                    step=step, index=index, time=time.time(), worker=name, deaths=self._ledger.deaths(step, index),
+                    reason=f"{MOST_LOSSES} workers died while they held it; the last: {death}",
+                    weight_version=-1 if self._ledger.version is None else self._ledger.version,
+                )
+            )  # fmt: skip
         self._feed_all()
         await self._notify()
         if place.deaths_in_a_row >= DEATHS_IN_A_ROW:

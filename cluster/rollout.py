@@ -37,17 +37,6 @@ class Decoding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quarantined:
-    """An episode that no verifier could judge. It is counted, and never becomes a reward of 0."""
-
-    task: Task
-    status: Status  # TIMEOUT or CRASHED
-    reason: str
-    step: int = 0
-    index: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
     """One turn as it happened: an answer, what the verifier said of it, and where that leads."""
 
@@ -57,6 +46,21 @@ class Heard:
     verdict: Verdict
     before: State
     after: State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """An episode that no verifier could judge. It is counted, and never becomes a reward of 0."""
+
+    task: Task
+    status: Status  # TIMEOUT or CRASHED
+    reason: str
+    state: State  # that the answer was given in
+    answer: str
+    heard: tuple[Heard, ...] = ()  # the turns before
+    weight_version: int = -1  # of the answer's first token
+    step: int = 0
+    index: int = 0
 
 
 def turn_seeds(*counters: int | str) -> Seeds:
@@ -92,6 +96,7 @@ async def play(
     state = environment.start(task)
     transcript = await _opening(chat, environment, task, state)
     segments: list[Segment] = []
+    heard: list[Heard] = []
     meter = _Meter()
     verdict: Verdict | None = None
     while not state.is_over and (has_room := _has_room(transcript, decoding)):
@@ -110,13 +115,17 @@ async def play(
         with meter.verifying():
             verdict, after = await verify(task, state, answer)
         if not verdict.status.is_judgement:
-            return Quarantined(task=task, status=verdict.status, reason=verdict.feedback, step=step, index=index)
-        on_turn(
+            return Quarantined(
+                task=task, status=verdict.status, reason=verdict.feedback, state=state, answer=answer, heard=tuple(heard),
+                weight_version=reply.weight_versions[0], step=step, index=index,
+            )  # fmt: skip
+        heard.append(
             Heard(
                 answer=answer, tokens=len(reply.token_ids), finish_reason=reply.finish_reason, verdict=verdict,
                 before=state, after=after,
             )
         )  # fmt: skip
+        on_turn(heard[-1])
         if after.position > state.position and not after.is_over:
             transcript.append_verdict(verdict)
             segments.append(transcript.segment())

@@ -132,7 +132,8 @@ def _harvest(finished: Sequence[tuple[Order, Episode | Quarantined]]) -> tuple[l
     episodes: list[Episode] = []
     for order, outcome in finished:
         if isinstance(outcome, Quarantined):
-            receipts.append(Receipt(ticket=order.ticket, quarantined=f"{outcome.status}: {outcome.reason}"))
+            reason = f"{outcome.status}: {outcome.reason}"
+            receipts.append(Receipt(ticket=order.ticket, quarantined=reason, outcome=outcome))
             continue
         usage = outcome.usage
         receipts.append(

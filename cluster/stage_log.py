@@ -54,6 +54,10 @@ class StageLog:
         )
         self._news.append(told)
 
+    def quarantined(self, step: int, index: int, artefact: str) -> None:
+        self._log.quarantined(step, index, artefact)
+        self._log.sync()
+
     def episodes(self, step: int, world_size: int, batches: list[pa.RecordBatch]) -> None:
         """One rank's share of a step; written once the shares of all ranks are here."""
         shares = self._shares.setdefault(step, [])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.ledger import Fate, Order, Receipt
+from cluster.quarantine import Case
 
 SUMMED = ("turns", "prefill_tokens", "cached_tokens", "sampled_tokens", "generate_s", "verify_s")
 
@@ -17,6 +18,8 @@ class Event:
     kind: str
     time: float
     fields: dict[str, Any]
+    case: Case | None = None
+    """Of a quarantined episode: what a file of its own is made of."""
 
 
 class Tally:
@@ -36,7 +39,13 @@ class Tally:
         if order is None:
             return
         if fate is Fate.QUARANTINED:
-            self.event("quarantined", worker=worker, step=order.step, index=order.index, reason=receipt.quarantined)
+            version = receipt.outcome.weight_version if receipt.outcome else -1
+            self.quarantined(
+                Case(
+                    step=order.step, index=order.index, reason=receipt.quarantined, time=time.time(), worker=worker,
+                    weight_version=version, outcome=receipt.outcome,
+                )
+            )  # fmt: skip
             return
         self._staleness[order.step - receipt.oldest_version] += 1
         self.count(episodes_overflowed=receipt.overflowed, **{name: getattr(receipt, name) for name in SUMMED})
@@ -53,6 +62,11 @@ class Tally:
         played = self._sums["generate_s"] + self._sums["verify_s"]
         (then, before), self._asked = self._asked or (now, played), (now, played)
         return max(0.0, 1.0 - (played - before) / (slots * (now - then))) if now > then else 0.0
+
+    def quarantined(self, case: Case) -> None:
+        """Told in short, with the case beside it."""
+        told = {"worker": case.worker, "step": case.step, "index": case.index, "reason": case.reason}
+        self._events.append(Event(kind="quarantined", time=case.time, fields=told, case=case))
 
     def event(self, kind: str, **fields: Any) -> None:
         self._events.append(Event(kind=kind, time=time.time(), fields=fields))

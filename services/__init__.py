@@ -1,6 +1,6 @@
 """What people touch: checkpoints over HTTP, evaluations as jobs, the `viter` command line, reports.
 
-    cli, client, console, doctor, plan      the command line, and what its commands call
+    cli, client, console, doctor, plan, replay   the command line, and what its commands call
     app ─► own_ray                          the Ray Serve application, on a Ray of its own or on a cluster
     registry ─► inspection                  names and aliases -> checkpoints whose files were verified
     http/        web ─► guard, routes/      the routes, and what every request passes before them:

@@ -145,6 +145,23 @@ def verify() -> None:
 
 
 @app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="A file of RUN-ppo/quarantine/", metavar="FILE.json")],
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Play it with RUN@step-000040 or a model's directory instead.")
+    ] = None,
+    store: Store = "runs",
+) -> None:
+    """Replay a quarantined episode: judge the answer that no verifier could, or play it again. One turn a line."""
+    with plain_errors():
+        from services import replay as replays
+
+        replays.run(
+            file, store=store, checkpoint=checkpoint, tell=typer.echo, warn=lambda text: typer.echo(text, err=True)
+        )
+
+
+@app.command()
 def rail(
     routes: Annotated[Path, typer.Argument(help="A route file: [[route, ...], k]", metavar="ROUTES.json")],
     route: Annotated[int, typer.Option(help="Its number in the file, from 0.")] = 0,

@@ -4,6 +4,7 @@
     events.jsonl        one object per line: time, kind and what it says; never rewound, it is the history
     config.json         the resolved run          environment.json   versions, machine, revision
     tensorboard/        the same numbers          episodes/step-000001.parquet   one row per episode
+    quarantine/step-000001-index-000005.json      an episode without a verdict, to be replayed; never rewound either
 
 Lines are appended with one write each, so several processes may log events. A resumed run calls `rewind`, which drops
 metrics and episodes after the checkpoint it goes on from.
@@ -96,6 +97,10 @@ class RunLog:
         except OSError as error:
             raise self._explained(error, target, table.nbytes) from error
 
+    def quarantined(self, step: int, index: int, artefact: str) -> None:
+        """What it takes to replay an episode that was quarantined, as JSON. One that is played anew takes its place."""
+        self._replace(f"quarantine/step-{step:06d}-index-{index:06d}.json", artefact)
+
     def rewind(self, step: int) -> None:
         """Forget metrics and episodes after `step`, and a last line that a kill cut off."""
         events = read_events(self.directory)
@@ -149,11 +154,12 @@ class RunLog:
             os.close(handle)
 
     def _replace(self, name: str, text: str) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        target = self.directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_atomically(self.directory / name, lambda partial: partial.write_text(text))
+            write_atomically(target, lambda partial: partial.write_text(text))
         except OSError as error:
-            raise self._explained(error, self.directory / name, len(text)) from error
+            raise self._explained(error, target, len(text)) from error
 
     def _explained(self, error: OSError, path: Path, needed: int) -> OSError | StoreFull:
         if not is_disk_full(error, self.directory):

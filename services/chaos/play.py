@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.actors import OrchestratorActor, RolloutSpec
+from cluster.actors import OrchestratorActor
 from cluster.config import RunConfig
 from cluster.launch import here
 from cluster.rollout import play, turn_seeds
+from cluster.rollout_spec import RolloutSpec
 from cluster.tally import Event
 from cluster.weight_sender import WeightSender
 from cluster.weights import pack_weights

@@ -7,8 +7,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cluster.config import RunConfig
 from cluster.ledger import MOST_LOSSES
+from cluster.quarantine import Artefact, artefact
+from cluster.rollout_spec import RolloutSpec
+from cluster.stage_log import StageLog
 from cluster.tally import Event
+from envs.task import Task
 from services.chaos import play, stand_in
 from services.chaos.outcome import Claim, Outcome
 from services.chaos.play import Play, breaking, expected, playing, signalled, told
@@ -74,17 +79,34 @@ def poison(times: int, seed: int, scratch: Path) -> Outcome:
         said = told(run.step(0))
         events, stats = run.events(), run.stats()
     told_of = {(e.fields["step"], e.fields["index"]) for e in events if e.kind == "quarantined"}
+    kept = _kept(events, of, scratch)
     good = {index: episode for index, episode in expected(of, 0).items() if (0, index) not in bad}
     return Outcome(
         drill="poison",
         faults=times,
         claims=(
             Claim("each quarantined and told", told_of == bad),
+            Claim("a file for each that names its task and the workers lost", kept.keys() == bad and all(
+                episode.task == task and len(episode.deaths) == MOST_LOSSES for episode, task in kept.values())),
             Claim("all others delivered, unchanged", said == good),
             Claim(f"at most {MOST_LOSSES} workers lost to each", stats["worker_restarts"] <= MOST_LOSSES * times),
         ),
         numbers={"workers lost": stats["worker_restarts"]},
-    )
+    )  # fmt: skip
+
+
+def _kept(events: list[Event], of: RunConfig, store: Path) -> dict[tuple[int, int], tuple[Artefact, Task]]:
+    """What a run's log keeps of quarantined episodes, each beside the task that it was about."""
+    spec, log = RolloutSpec.of(of, of.model.source), StageLog(str(store), "chaos-ppo", "ppo", 1, {}, 0)
+    for case in (event.case for event in events if event.case):
+        log.quarantined(case.step, case.index, artefact(case, spec, run="chaos-ppo").told())
+    found = [Artefact.load(path) for path in (store / "chaos-ppo" / "quarantine").glob("*.json")]
+    return {
+        (each.step, each.index): (
+            each, spec.environment_at(each.step).sample(spec.seed, "train", each.step, each.index)
+        )
+        for each in found
+    }  # fmt: skip
 
 
 def slow_worker(times: int, seed: int, scratch: Path) -> Outcome:

@@ -358,7 +358,10 @@ async def test_an_episode_that_kills_its_worker_is_quarantined_and_the_run_goes_
         await house.publish(0)
         assert sorted(told(await house.take(0))) == [0, 1, 2, 3, 4, 6, 7]
         (event,) = [event for event in house.orchestrator.events() if event.kind == "quarantined"]
-        assert (event.fields["step"], event.fields["index"]) == (0, 5)
+        assert (event.fields["step"], event.fields["index"]) == (event.case.step, event.case.index) == (0, 5)
+        assert len({death.worker for death in event.case.deaths}) == MOST_LOSSES
+        assert all("was killed" in death.reason for death in event.case.deaths)
+        assert event.case.weight_version == 0
         assert house.orchestrator.stats()["worker_restarts"] == MOST_LOSSES
 
 

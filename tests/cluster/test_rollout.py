@@ -88,11 +88,15 @@ async def test_a_prompt_without_room_for_one_answer_is_a_mistake_in_the_settings
 @pytest.mark.parametrize("status", [Status.TIMEOUT, Status.CRASHED])
 async def test_a_failure_of_the_verifier_is_never_a_reward(status: Status):
     async def broken(task, state, answer):
-        return Verdict(reward=0.0, status=status, feedback="it broke"), state
+        if state.attempts_left < 3:
+            return Verdict(reward=0.0, status=status, feedback="it broke"), state
+        return GAME.verify(task, state, answer)
 
-    _, _, outcome = await played([WRONG], verify=broken)
+    task, _, outcome = await played([WRONG, "24"], verify=broken)
     assert isinstance(outcome, Quarantined)
-    assert (outcome.status, outcome.reason) == (status, "it broke")
+    assert (outcome.task, outcome.status, outcome.reason) == (task, status, "it broke")
+    assert (outcome.answer, outcome.state.attempts_left, outcome.weight_version) == ("24", 2, 0)
+    assert [(turn.answer, turn.before.attempts_left) for turn in outcome.heard] == [(WRONG, 3)]
 
 
 async def test_the_seed_of_a_turn_depends_on_its_counters_alone():

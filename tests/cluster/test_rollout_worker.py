@@ -146,6 +146,7 @@ async def test_an_episode_without_a_verdict_comes_home_as_a_receipt_alone():
         more, _ = await worker.collect(1.0)
         receipts += more
     assert {r.ticket: r.quarantined for r in receipts} == {100: "", 101: "crashed: boom", 102: ""}
+    assert {r.ticket: r.outcome and r.outcome.index for r in receipts} == {100: None, 101: 1, 102: None}
 
 
 async def test_a_receipt_names_the_oldest_weights_of_an_episode():

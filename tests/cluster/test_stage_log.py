@@ -44,6 +44,12 @@ def test_a_resumed_stage_forgets_what_came_after_its_checkpoint(tmp_path: Path):
     assert [row["step"] for row in read_metrics(tmp_path / "run-ppo")] == [1, 2]
 
 
+def test_a_quarantined_episode_has_a_file_that_stays_when_the_stage_goes_back(tmp_path: Path):
+    log(tmp_path).quarantined(3, 17, '{"step": 3}')
+    log(tmp_path, resumed_at=2)
+    assert (tmp_path / "run-ppo/quarantine/step-000003-index-000017.json").read_text() == '{"step": 3}'
+
+
 def test_starts_are_counted_from_one_commit(tmp_path: Path):
     stage = log(tmp_path)
     assert [stage.starts_from(step) for step in (0, 0, 0, 4, 4, 6)] == [1, 2, 3, 1, 2, 1]

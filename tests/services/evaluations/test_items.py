@@ -85,7 +85,8 @@ def test_general_points_asks_of_its_one_first_answer(tmp_path: Path):
     order = PlayOrder(
         checkpoint=commit(tmp_path, "a", 1), suite=suite, indices=(0,), order=EvaluationOrder(checkpoint="a@latest")
     )
-    lost = item_of(order, game, task, 0, Quarantined(task=task, status=Status.TIMEOUT, reason="slow"))
+    silent = Quarantined(task=task, status=Status.TIMEOUT, reason="slow", state=game.start(task), answer="24")
+    lost = item_of(order, game, task, 0, silent)
     assert (lost.error, lost.turns, lost.outcome.recognised) == ("timeout: slow", [], ())
     right = game.expert(task, game.start(task))
     answered = played(Walks(), Walks().sample(0), [["no", right]])
