@@ -22,6 +22,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions, RequestRouterConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus
 
 from cluster import metrics
 from cluster.metrics import RayMeters
@@ -249,6 +250,12 @@ def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S, reuse: bool = 
     url = _url(options)
     port.wait_until_answered(f"{url}/livez", wait_s)
     return Started(url=url, token=token, state=config.state_directory)
+
+
+def is_whole() -> bool:
+    """Whether the cluster says that every deployment of the service has the healthy replicas it shall have."""
+    application = serve.status().applications.get(APPLICATION)
+    return application is not None and application.status == ApplicationStatus.RUNNING
 
 
 def _url(options: HTTPOptions) -> str:

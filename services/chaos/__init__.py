@@ -5,8 +5,9 @@
     play          rollouts of a real orchestrator with stand-in engines, driven as a learner would
     stand_in      that engine: tokens from a seed, at any speed
     rig           several Ray nodes on one machine, in namespaces; `afar` is what plays on its head
+    clients       clients of a service on a node of a rig: `head` kills its head meanwhile
     killed_writer a writer of checkpoints that kills itself
-    rollouts, storage, nodes, runs, soak     the drills themselves
+    rollouts, storage, nodes, head, runs, soak     the drills themselves
 
 A drill returns claims instead of raising, so that one table shows all of them; `tests/faults` asserts the same claims.
 """

@@ -7,6 +7,7 @@
 Needs root. A link can be cut and healed, a node killed and brought back. Only what was started here is ended.
 """
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -15,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 import psutil
@@ -42,16 +44,17 @@ class RigError(ViterError):
 class Rig:
     """A head and so many further nodes. As a context manager it takes everything down again."""
 
-    def __init__(self, nodes: int, *, cpus: Sequence[int]) -> None:
+    def __init__(self, nodes: int, *, cpus: Sequence[int], variables: Mapping[str, str] = MappingProxyType({})) -> None:
         """Args:
         nodes: all of them, the head is the first.
         cpus: logical CPUs of each.
+        variables: of every node's environment, beyond this process's and `HEALTH`.
         """
         self._tag = f"v{os.getpid() % 10000}x{next(_rigs)}"
         self._cpus, self._nodes = cpus, nodes
         self._folder = Path(tempfile.mkdtemp(prefix="vn", dir="/tmp"))  # short: Ray puts sockets below it
         self._environment = {
-            **os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", **HEALTH,
+            **os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", **HEALTH, **variables,
         }  # fmt: skip
         self._shells: dict[int, subprocess.Popen[bytes]] = {}
         self.address = f"{self._ip(1)}:{PORT}"
@@ -89,19 +92,28 @@ class Rig:
         if node == 1:
             self._wait_for_head()
 
-    def command(self, *command: str) -> list[str]:
-        """The command as one to be run on the head: in its namespaces."""
-        return ["nsenter", "-t", str(self._init(1)), "-n", "-p", "-m", "--", *command]
+    def command(self, *command: str, node: int = 1) -> list[str]:
+        """The command as one to be run on a node, the head if none is named: in its namespaces."""
+        return ["nsenter", "-t", str(self._init(node)), "-n", "-p", "-m", "--", *command]
+
+    def processes(self, node: int) -> list[psutil.Process]:
+        """Every process of a node."""
+        return psutil.Process(self._init(node)).children(recursive=True)
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for commands on the head."""
+        """Variables for commands on a node."""
         return {**self._environment, "RAY_ADDRESS": self.address}
 
     def kill(self, node: int) -> None:
         """End every process of a node at once, as losing its machine would."""
         os.kill(self._init(node), signal.SIGKILL)  # the first process of a PID namespace takes all others with it
         self._shells.pop(node).wait(30)
+
+    def favour(self, node: int) -> None:
+        """Let a node have most of the cores when it wants them: a start gives up where it shares them with engines."""
+        with contextlib.suppress(OSError):  # a kernel that shares by process alone, and not by session
+            Path(f"/proc/{self._shells[node].pid}/autogroup").write_text("-10")
 
     def cut(self, node: int) -> None:
         """Take a node's link down."""
@@ -195,6 +207,15 @@ def why_not() -> str:
         return "namespaces need root"
     missing = [tool for tool in ("ip", "unshare", "nsenter") if shutil.which(tool) is None]
     return f"{', '.join(missing)} not found (iproute2, util-linux)" if missing else ""
+
+
+def state_in(folder: Path) -> dict[str, str]:
+    """Variables of a rig whose state lies in a folder, so that a head that is brought back goes on with it."""
+    return {
+        "RAY_gcs_storage": "rocksdb",
+        "RAY_gcs_storage_path": str(folder),
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # nodes wait for a head for 60 s, under KubeRay for these
+    }
 
 
 def _do(*command: str) -> None:
