@@ -43,6 +43,9 @@ DRILLS = {
     "learner-kills": Drill("runs:learner_kills", "the learner is killed", 0, 20, plays_here=False),
     "driver-kills": Drill("runs:driver_kills", "the driver is killed", 1, 10, plays_here=False),
     "sigterm": Drill("runs:sigterm", "the driver gets SIGTERM", 0, 20, plays_here=False),
+    "other-size": Drill(
+        "sizes:other_size", "a run goes on with another number of learner ranks", 0, 2, plays_here=False
+    ),
     "soak": Drill("soak:soak", "one thing after another, every 20 s", 0, 90, plays_here=False),
 }
 

@@ -34,11 +34,14 @@ Numbers = list[dict[str, float]]
 class Training:
     """One stage of a small run, in processes of its own."""
 
-    def __init__(self, folder: Path, stage: str, settings: dict[str, Any], *, workers: int = 1) -> None:
+    def __init__(
+        self, folder: Path, stage: str, settings: dict[str, Any], *, workers: int = 1, **sections: dict[str, Any]
+    ) -> None:
+        """Args: sections: others of the run file, in place of those that it has."""
         folder.mkdir(parents=True)
         self.store, self.stage = folder / "runs", stage
         self._file, self._log = folder / "run.yaml", folder / "log"
-        run = {
+        self._run: dict[str, Any] = {
             "name": "chaos",
             "model": {"source": "nano", "dtype": "float32"},
             "learner": {"row_tokens": 256},
@@ -46,7 +49,12 @@ class Training:
             "store": {"uri": str(self.store)},
             stage: settings,
         }
-        self._file.write_text(yaml.safe_dump(run))
+        self.change(**sections)
+
+    def change(self, **sections: dict[str, Any]) -> None:
+        """Put other sections into the run file: what the next start reads."""
+        self._run |= sections
+        self._file.write_text(yaml.safe_dump(self._run))
 
     @property
     def directory(self) -> Path:
@@ -136,7 +144,7 @@ def driver_kills(times: int, seed: int, scratch: Path) -> Outcome:
     while code != 0 and made <= times:
         driver, steps = rough.start(), len(rough.rows())
         if made < times:
-            _wait(driver, lambda steps=steps: len(rough.rows()) > steps)  # type: ignore[misc]
+            wait_for(driver, lambda steps=steps: len(rough.rows()) > steps)  # type: ignore[misc]
             time.sleep(dice.uniform(0.0, 2.0))
             made += _signal(driver.pid, signal.SIGKILL)
         code = driver.wait(ENDS_WITHIN_S)
@@ -159,7 +167,7 @@ def sigterm(times: int, seed: int, scratch: Path) -> Outcome:
     codes, took, kept = [], [], []
     for _ in range(times):
         driver, steps = rough.start(), len(rough.rows())
-        _wait(driver, lambda steps=steps: len(rough.rows()) > steps)  # type: ignore[misc]
+        wait_for(driver, lambda steps=steps: len(rough.rows()) > steps)  # type: ignore[misc]
         time.sleep(dice.uniform(0.0, 1.0))
         asked = time.monotonic()
         _signal(driver.pid, signal.SIGTERM)
@@ -192,7 +200,7 @@ def _while_it_runs(driver: "subprocess.Popen[bytes]", fault: Callable[[], bool],
     return made
 
 
-def _wait(driver: "subprocess.Popen[bytes]", is_so: Callable[[], bool]) -> None:
+def wait_for(driver: "subprocess.Popen[bytes]", is_so: Callable[[], bool]) -> None:
     """Until something is so, or the driver has ended."""
     until = time.monotonic() + ENDS_WITHIN_S
     while driver.poll() is None and not is_so() and time.monotonic() < until:
