@@ -45,6 +45,8 @@ class StageLog:
         self._log.metrics(step, values, stage=self._stage)
         self._log.sync()
         self._news.append(Progress(stage=self._stage, step=step, steps=self._steps, metrics=values))
+        if skipped := values.get("skipped"):  # in PPO the mean over a step's updates
+            self.event("updates_skipped", {"step": step, "share": skipped, "so_far": values.get("nonfinite_skips")})
 
     def event(self, kind: str, fields: dict[str, Any]) -> None:
         self._log.event(kind, **fields)

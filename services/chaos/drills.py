@@ -46,6 +46,7 @@ DRILLS = {
     "other-size": Drill(
         "sizes:other_size", "a run goes on with another number of learner ranks", 0, 2, plays_here=False
     ),
+    "nan-gradients": Drill("nonfinite:nan_gradients", "a step's gradients are not finite", 0, 5, plays_here=False),
     "soak": Drill("soak:soak", "one thing after another, every 20 s", 0, 90, plays_here=False),
 }
 

@@ -28,6 +28,14 @@ def test_numbers_and_events_reach_the_files_and_the_driver(tmp_path: Path):
     assert read_events(tmp_path / "run-ppo")[0]["worker"] == "rollout-0"
 
 
+def test_a_step_whose_gradients_were_not_finite_is_told(tmp_path: Path):
+    stage = log(tmp_path)
+    stage.metrics(1, {"skipped": 0.0, "nonfinite_skips": 0.0})
+    stage.metrics(2, {"skipped": 0.5, "nonfinite_skips": 1.0})
+    (event,) = read_events(tmp_path / "run-ppo")
+    assert (event["kind"], event["step"], event["share"], event["so_far"]) == ("updates_skipped", 2, 0.5, 1.0)
+
+
 def test_a_step_is_written_once_every_rank_has_given_its_share(tmp_path: Path):
     stage = log(tmp_path)
     stage.episodes(0, 2, [to_batch([episode(3), episode(1)])])

@@ -1,11 +1,14 @@
 """Every drill of `viter chaos`, in its short form."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
 
-from services.chaos import drills
+from services.chaos import drills, overflow
 from services.chaos.outcome import Claim, Outcome, save, table
 from services.cli import app
 
@@ -60,6 +63,20 @@ def test_every_drill_is_listed():
     told = CliRunner().invoke(app, ["chaos", "--list"])
     assert told.exit_code == 0
     assert [line.split()[0] for line in told.stdout.splitlines()] == list(drills.DRILLS)
+
+
+def test_the_environment_that_overflows_is_known_by_its_entry_point_and_does_so_at_its_steps_alone(tmp_path):
+    code = """import envs, math
+game = envs.make("chaos-overflow", steps=[1])
+for step, index in ((0, 0), (1, 0), (1, 1)):
+    task = game.sample(7, "train", step, index)
+    judge = envs.make(task.environment, **task.options)  # as a verifier does
+    print(judge.verify(task, judge.start(task), "four")[0].reward)"""
+    path = os.pathsep.join([str(overflow.installed(tmp_path / "known")), *sys.path])
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert found.stdout.split() == ["1.0", "inf", "1.0"], found.stderr
 
 
 def test_what_did_not_hold_is_seen(tmp_path):
