@@ -32,7 +32,7 @@ from services import logs, own_ray, port
 from services.config import ServiceConfig
 from services.elsewhere import Elsewhere
 from services.engines.account import VerifierAccount
-from services.engines.calls import asked_again, replicas_of, told
+from services.engines.calls import asked_again, replicas_of, told, told_once
 from services.engines.deployment import Replica, verifiers
 from services.engines.episodes import EpisodeEvent, EpisodeOrder
 from services.engines.replica import Head, ReplicaState
@@ -120,8 +120,10 @@ class Gateway:
     def complete(
         self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float
     ) -> AsyncGenerator[Head | str, None]:
-        replicas = replicas_of(self._replica, checkpoint)
-        return asked_again(lambda: told(replicas.complete.remote(route, body, checkpoint, deadline_s)))
+        replicas, asked = replicas_of(self._replica, checkpoint), (route, body, checkpoint, deadline_s)
+        if body.get("stream"):
+            return asked_again(lambda: told(replicas.complete.remote(*asked)))
+        return asked_again(lambda: told_once(replicas.options(stream=False).whole.remote(*asked)))
 
     def episode(
         self, order: EpisodeOrder, checkpoint: Checkpoint, deadline_s: float

@@ -1,5 +1,6 @@
 """How replicas are asked: by digest, ended with whoever stops to listen, and asked again where one died."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -11,17 +12,30 @@ from trainers.checkpoints import Checkpoint
 
 
 def replicas_of(replica: Any, checkpoint: Checkpoint) -> Any:
-    """A Serve handle for requests on a checkpoint: its digest says to the router where they go."""
+    """A Serve handle for streams of a checkpoint: its digest says to the router where they go."""
     return replica.options(stream=True, multiplexed_model_id=checkpoint.digest)
 
 
 async def told(answers: Any) -> AsyncGenerator[Any, None]:
     """What a replica streams. Whoever stops to listen ends its work."""
+    has_ended = False
     try:
         async for answer in answers:
             yield answer
+        has_ended = True
     finally:
-        answers.cancel()
+        if not has_ended:
+            answers.cancel()
+
+
+async def told_once(answer: Any) -> AsyncGenerator[Any, None]:
+    """The one answer of a replica, as a stream of one. Whoever stops to listen ends its work."""
+    try:
+        whole = await answer
+    except asyncio.CancelledError:
+        answer.cancel()
+        raise
+    yield whole
 
 
 async def asked_again(ask: Callable[[], AsyncGenerator[Any, None]]) -> AsyncGenerator[Any, None]:

@@ -137,6 +137,13 @@ class EngineReplica:
             finally:
                 self._account.completed(route, checkpoint, counted.usage, time.perf_counter() - started)
 
+    async def whole(self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float) -> Head:
+        """An answer in one piece, as `complete` gives it. Serve carries one message for less than a stream of one."""
+        async with aclosing(self.complete(route, body, checkpoint, deadline_s)) as answers:
+            head = await anext(answers)
+            assert isinstance(head, Head)
+            return head
+
     async def play(self, order: PlayOrder) -> AsyncGenerator[list[Item], None]:
         """Play items of a suite, many at once, and yield them as they finish.
 
