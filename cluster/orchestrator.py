@@ -5,28 +5,27 @@
 
 One task per place (`_tend`) starts a worker, arms it with the newest weights and runs its feeder and collector; whatever
 ends the worker ends those two, its episodes are queued again, and the place starts the next one. Places beyond `workers`
-are filled whenever the cluster has room: their workers join and leave while the run goes on. An idle worker plays what is
-overdue at a slow one a second time. Plain asyncio: `actors` puts it into an actor and makes `Worker`s of actors. RLlib's
+are filled whenever the cluster has room: their workers join and leave while the run goes on. `dealer` says who gets what.
+Plain asyncio: `actors` puts it into an actor and makes `Worker`s of actors. RLlib's
 FaultTolerantActorManager is not used here: it polls with blocking `ray.wait`, sends pickled functions, and marks an actor
 unhealthy without ever making another in its place.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.dealer import Dealer
 from cluster.engine.reply import History
 from cluster.ledger import MOST_LOSSES, Fate, Ledger, Receipt
 from cluster.quarantine import Case, Death
-from cluster.stragglers import Stragglers
 from cluster.tally import Event, Tally
+from cluster.waiting import Signal, until_one_ends
 from cluster.weights import Arrival
-from cluster.worker import Share, Spawn, Superseded, WeightsLost, Worker, WorkerDied, WorkersFailed
+from cluster.worker import Share, Spawn, Superseded, WeightsLost, Worker, WorkerDied, WorkersFailed, shares_of
 from envs.base import ViterError
 
-RESERVE = 0.25  # orders a worker holds beyond its places, as a share of them: a free place is refilled without asking
 DEATHS_IN_A_ROW = MOST_LOSSES + 3  # workers of one place that die without bringing an episode home, before the run is
 # stopped; an episode that kills them is quarantined before that
 WATCH_S = 0.25  # between two looks for episodes that are overdue
@@ -45,7 +44,7 @@ class _Place:
 
 
 class Orchestrator:
-    """See the module. `_changed` wakes whoever waits for a complete step, an armed worker or a failure."""
+    """See the module. `_signal` wakes whoever waits for a complete step, an armed worker or a failure."""
 
     def __init__(
         self,
@@ -63,17 +62,14 @@ class Orchestrator:
         tally: where to note what happens; None is one of its own.
         """
         self._spawn, self._ledger = spawn, ledger
-        self._orders_per_worker = episodes_in_flight + max(1, int(RESERVE * episodes_in_flight))
         self._places = [_Place(number) for number in range(most_workers or workers)]
         self._awaited = self._places[:workers]
         self._tenders: list[asyncio.Task[None]] = []
         self._newest: tuple[int, Any] | None = None  # version, parcel
         self._publishing = asyncio.Lock()
-        self._changed = asyncio.Condition()
-        self._failure: Exception | None = None
+        self._signal = Signal()
         self._tally = tally or Tally()
-        self._stragglers = Stragglers()
-        self._overdue: list[int] = []  # tickets, as of the last look
+        self._dealer = Dealer(ledger, self._tally, episodes_in_flight=episodes_in_flight)
         self._armed = 0  # places with a worker
         self._in_flight = episodes_in_flight
         self._slots_idle = 0.0  # between the last two takes
@@ -108,9 +104,9 @@ class Orchestrator:
             started = time.monotonic()
             mine = self._newest = (version, parcel)
             await asyncio.gather(*(self._update(place, version, parcel) for place in self._places))
-            await self._notify()
+            await self._signal.notify()
         # beyond the lock: weights that died with their learner arm nobody, and the next learner has to get in
-        await self._wait_for(lambda: self._newest is not mine or self._is_manned())
+        await self._signal.wait_for(lambda: self._newest is not mine or self._is_manned())
         if self._newest is not mine:
             raise Superseded(f"weight version {version}: another learner published while no worker had taken it")
         self._ledger.publish(version)
@@ -146,7 +142,7 @@ class Orchestrator:
             )
         life = self._ledger.life
         started = time.monotonic()
-        await self._wait_for(lambda: life != self._ledger.life or self._ledger.is_settled(step))
+        await self._signal.wait_for(lambda: life != self._ledger.life or self._ledger.is_settled(step))
         if life != self._ledger.life:
             raise Superseded(f"step {step}: the learner went back to an earlier step while this call waited")
         now = time.monotonic()
@@ -157,24 +153,18 @@ class Orchestrator:
         entries = self._ledger.deliver(step, rank=rank, world_size=world_size)
         if not entries and rank == 0:
             raise WorkersFailed(f"step {step}: none of its {count} episodes got a verdict; see the quarantined events")
-        rows: dict[Any, list[int]] = {}
-        for entry in entries:
-            batch, row = entry.place
-            rows.setdefault(batch, []).append(row)
-        return [Share(batch=batch, rows=tuple(chosen)) for batch, chosen in rows.items()]
+        return shares_of(entries)
 
     async def probe(self, histories: list[History]) -> dict[str, list[list[float]]]:
         """Every armed engine's log-probs of tokens 1… of each sequence at temperature 1, by worker name."""
-        await self._wait_for(lambda: any(place.worker for place in self._places))
+        await self._signal.wait_for(lambda: any(place.worker for place in self._places))
         workers = [place.worker for place in self._places if place.worker]
         scores = await asyncio.gather(*(worker.score(histories) for worker in workers), return_exceptions=True)
         found: dict[str, list[list[float]]] = {}
         for worker, score in zip(workers, scores, strict=True):
             if isinstance(score, BaseException) and not isinstance(score, WorkerDied):
                 raise score
-            if not isinstance(
-                score, BaseException
-            ):  # a worker that died is replaced, and its successor probed next time
+            if not isinstance(score, BaseException):  # the successor of one that died is probed next time
                 found[worker.name] = score
         return found
 
@@ -199,19 +189,19 @@ class Orchestrator:
 
     async def _tend(self, place: _Place) -> None:
         """One place for ever: start a worker, arm it, keep it busy, bury it, start the next."""
-        while self._failure is None:
+        while self._signal.failure is None:
             place.births += 1
             name = f"rollout-{place.number}" + (f".{place.births}" if place.births > 1 else "")
             worker: Worker | None = None
             try:
                 worker = await self._spawn(place.number, name)
                 await self._arm(place, worker)
-                await _until_one_ends(self._feed(place, worker), self._collect(place, worker))
+                await until_one_ends(self._feed(place, worker), self._collect(place, worker))
             except WorkerDied as death:
                 self._man(place, None)
                 await self._mourn(place, name, death)
             except Exception as error:  # the top of this task: what it cannot mend, the learner must hear
-                await self._fail(error)
+                await self._signal.fail(error)
             finally:
                 self._man(place, None)
                 if worker is not None:
@@ -221,18 +211,18 @@ class Orchestrator:
         """The newest weights before the first token, whatever is published meanwhile."""
         held = None
         while held is None or held is not self._newest:
-            await self._wait_for(lambda: self._newest is not None)
+            await self._signal.wait_for(lambda: self._newest is not None)
             newest = self._newest
             assert newest is not None
             try:
                 self._note(worker, newest[0], await worker.update_weights(newest[1], newest[0]))
                 held = newest
             except WeightsLost:  # with the learner that made them: the next one publishes first of all
-                await self._wait_for(lambda newest=newest: self._newest is not newest)  # type: ignore[misc]
+                await self._signal.wait_for(lambda newest=newest: self._newest is not newest)  # type: ignore[misc]
         self._man(place, worker)
         place.orders_due.set()
         self._tally.event("worker_ready", worker=worker.name, weight_version=held[0], node=worker.node[:12])
-        await self._notify()
+        await self._signal.notify()
 
     async def _update(self, place: _Place, version: int, parcel: Any) -> None:
         """Newest weights for a worker that plays. One that cannot take them is ended, and its place starts another."""
@@ -254,33 +244,20 @@ class Orchestrator:
             self._tally.event("delta_failed", worker=worker.name, weight_version=version, reason=arrival.failure)
 
     async def _feed(self, place: _Place, worker: Worker) -> None:
-        """Orders for one worker, up to its fair share. Sleeps on `orders_due`: set by its collector, by `publish` and by deaths."""
+        """Orders for one worker. Sleeps on `orders_due`: set by its collector, by `publish`, by deaths and by `_watch`."""
         while True:
-            room, now = self._room(worker), time.monotonic()
-            orders = self._ledger.hand_out(worker.name, room, places=self._orders_per_worker)
-            if not orders and self._overdue and not self._ledger.queued:
-                orders = self._ledger.hand_out_again(worker.name, room, self._overdue)
-                self._tally.count(episodes_played_twice=len(orders))
+            orders = self._dealer.orders(worker.name, workers=self._armed, now=time.monotonic())
             if orders:
-                for order in orders:
-                    self._stragglers.given(order.ticket, worker.name, now)
                 await worker.give(orders)
             else:
                 place.orders_due.clear()
                 await place.orders_due.wait()
 
-    def _room(self, worker: Worker) -> int:
-        """Orders it may get now: what it has places for, and no more than its part of all there is to play."""
-        part = -(-(self._ledger.queued + self._ledger.out) // max(1, self._armed))
-        return max(0, min(self._orders_per_worker, part) - self._ledger.out_at(worker.name))
-
     async def _watch(self) -> None:
         """Wake the feeders for ever while something is overdue and nothing is queued."""
         while True:
             await asyncio.sleep(WATCH_S)
-            is_tail = self._ledger.out and not self._ledger.queued
-            self._overdue = self._stragglers.overdue(time.monotonic()) if is_tail else []
-            if self._overdue:
+            if self._dealer.look(time.monotonic()):
                 self._feed_all()
 
     async def _collect(self, place: _Place, worker: Worker) -> None:
@@ -293,19 +270,19 @@ class Orchestrator:
             for receipt in receipts:
                 self._receive(worker, receipt, batch)
             place.orders_due.set()
-            await self._notify()
+            await self._signal.notify()
 
     def _receive(self, worker: Worker, receipt: Receipt, batch: Any) -> None:
         order = self._ledger.order(receipt.ticket)
         fate = self._ledger.receive(receipt, place=(batch, receipt.row))
-        self._stragglers.home(receipt.ticket, time.monotonic())
+        self._dealer.home(receipt.ticket, time.monotonic())
         self._tally.received(order, receipt, fate, worker.name)
         if fate is Fate.STALE:
             self._feed_all()
 
     async def _mourn(self, place: _Place, name: str, death: WorkerDied) -> None:
         lost = self._ledger.lose(name, Death(worker=name, time=time.time(), reason=str(death)))
-        self._stragglers.gone(name)
+        self._dealer.gone(name)
         place.deaths_in_a_row = 0 if lost.quarantined else place.deaths_in_a_row + 1
         self._tally.count(worker_restarts=1, episodes_lost_and_requeued=lost.requeued)
         self._tally.event("worker_died", worker=name, requeued=lost.requeued, reason=str(death))
@@ -319,9 +296,9 @@ class Orchestrator:
                 )
             )  # fmt: skip
         self._feed_all()
-        await self._notify()
+        await self._signal.notify()
         if place.deaths_in_a_row >= DEATHS_IN_A_ROW:
-            await self._fail(
+            await self._signal.fail(
                 WorkersFailed(
                     f"{name}: {DEATHS_IN_A_ROW} rollout workers in a row died without an episode; the last: {death}"
                 )
@@ -332,41 +309,12 @@ class Orchestrator:
         """Everything made since `step`, here and in the workers."""
         self._tally.event("rewound", step=step, weight_version=self._ledger.version)
         self._ledger.rewind(step)
-        self._stragglers.forget()
-        await self._notify()
+        self._dealer.forget()
+        await self._signal.notify()
         workers = [place.worker for place in self._places if place.worker]
-        await asyncio.gather(
-            *(worker.drop() for worker in workers), return_exceptions=True
-        )  # deaths reach the collectors
+        # deaths reach the collectors
+        await asyncio.gather(*(worker.drop() for worker in workers), return_exceptions=True)
 
     def _feed_all(self) -> None:
         for place in self._places:
             place.orders_due.set()
-
-    async def _fail(self, error: Exception) -> None:
-        self._failure = self._failure or error
-        await self._notify()
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
-    async def _wait_for(self, is_true: Callable[[], bool]) -> None:
-        """Until `is_true`. Raises what has stopped the run."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._failure is not None or is_true())
-        if self._failure is not None:
-            raise self._failure
-
-
-async def _until_one_ends(*endless: Coroutine[Any, Any, None]) -> None:
-    """Run them together; the first that raises ends the others, and its error is raised."""
-    tasks = [asyncio.create_task(one) for one in endless]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

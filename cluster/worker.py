@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from cluster.engine.reply import History
 from cluster.ledger import Order, Receipt
+from cluster.shares import Entry
 from cluster.weights import Arrival
 from envs.base import ViterError
 
@@ -59,3 +60,12 @@ class Share:
 
     batch: Any  # reference to a record batch of episodes
     rows: tuple[int, ...]
+
+
+def shares_of(entries: Sequence[Entry]) -> list[Share]:
+    """Episodes by the batch they lie in."""
+    rows: dict[Any, list[int]] = {}
+    for entry in entries:
+        batch, row = entry.place
+        rows.setdefault(batch, []).append(row)
+    return [Share(batch=batch, rows=tuple(chosen)) for batch, chosen in rows.items()]
