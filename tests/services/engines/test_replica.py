@@ -127,9 +127,7 @@ def replica(tmp_path: Path, engines: list[Expert], completions: Repeats, judge: 
 
 
 async def ask(replica: EngineReplica, checkpoint: Checkpoint, deadline_s: float = 10.0, **body: Any) -> Head:
-    answers = [a async for a in replica.complete("chat", {"model": checkpoint.name, **body}, checkpoint, deadline_s)]
-    assert isinstance(answers[0], Head)
-    return answers[0]
+    return await replica.whole("chat", {"model": checkpoint.name, **body}, checkpoint, deadline_s)
 
 
 @pytest.mark.parametrize("config", ['{"auto_map": {"AutoModel": "evil.Model"}}', "{", "[]"])
