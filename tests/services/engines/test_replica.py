@@ -126,7 +126,7 @@ def replica(tmp_path: Path, engines: list[Expert], completions: Repeats, judge: 
     return EngineReplica(config, start, VerifierPool([judge], deadline_s=0.2))
 
 
-async def ask(replica: EngineReplica, checkpoint: Checkpoint, deadline_s: float = 10.0, **body: Any) -> Head:
+async def ask(replica: EngineReplica, checkpoint: Checkpoint, deadline_s: float = 60.0, **body: Any) -> Head:
     return await replica.whole("chat", {"model": checkpoint.name, **body}, checkpoint, deadline_s)
 
 
