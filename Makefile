@@ -62,7 +62,7 @@ bench: $(READY_DEV)  ## Measure speed as ratios: a table, and runs/bench.json
 loadtest: $(READY_LOAD)  ## A real service under ten times the load it admits: a table, and runs/loadtest.json
 	@$(BIN)/python -m tests.load
 
-chaos: $(READY)  ## Break runs on purpose, at length (about an hour): the table of FAULTS.md
+chaos: $(READY)  ## Break runs on purpose, at length (about two hours): the table of FAULTS.md
 	@$(BIN)/viter chaos --long
 
 serve: $(READY)  ## Serve the checkpoints of ./runs over HTTP
