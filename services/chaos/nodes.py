@@ -18,6 +18,7 @@ from services.chaos.rig import Rig
 from services.chaos.runs import PPO, Training
 
 STEP_WITHIN_S = 180.0
+BACK_WITHIN_S = 300.0
 LINEAR = 0.95  # of so many times the tokens of one node: what coordination may not cost
 
 Line = dict[str, Any]
@@ -106,9 +107,9 @@ def _broken(
         for _ in range(times):
             breaking = threading.Thread(target=fault, args=(on,))
             breaking.start()
-            lines.append(next(steps))
+            met = [next(steps)]
             breaking.join()
-            lines += _until_back(steps, at[-1][0])
+            lines += _until_back(steps, met, at[-1][0])
     events = [event for line in lines for event in line["events"]]
     noticed = [_after(events, "worker_died", broken) - broken for broken, _ in at]
     back = [_after(events, "worker_ready", broken) - mended for broken, mended in at]
@@ -133,12 +134,13 @@ def _after(events: list[dict[str, Any]], kind: str, when: float) -> float:
     return min((event["time"] for event in events if event["kind"] == kind and event["time"] >= when), default=math.inf)
 
 
-def _until_back(steps: Iterator[Line], broken: float) -> list[Line]:
-    """Steps until one tells of a worker that began after the fault. Lines may have waited to be read since before it."""
-    lines: list[Line] = []
-    while not lines or _after(lines[-1]["events"], "worker_ready", broken) == math.inf:
-        lines.append(next(steps))
-    return lines
+def _until_back(steps: Iterator[Line], met: list[Line], broken: float) -> list[Line]:
+    """The lines met since a fault, and more of them until one tells of a worker that began after it, or none does."""
+    while _after([event for line in met for event in line["events"]], "worker_ready", broken) == math.inf:
+        met.append(next(steps))
+        if met[-1]["at"] - met[0]["at"] > BACK_WITHIN_S:
+            break
+    return met
 
 
 @contextmanager
