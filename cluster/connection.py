@@ -25,7 +25,7 @@ def connected(plan: placement.Plan, tell: Callable[[str], None]) -> Iterator[Non
         ray.init(log_to_driver=False, logging_level="error")
     else:
         ray.init(
-            num_cpus=_logical_cpus(plan), include_dashboard=False, log_to_driver=False, logging_level="error",
+            "local", num_cpus=_logical_cpus(plan), include_dashboard=False, log_to_driver=False, logging_level="error",
             object_store_memory=2**30, _temp_dir=str(Path(tempfile.gettempdir()) / "viter-ray"),
         )  # fmt: skip
     interrupts.listen()
