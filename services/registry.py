@@ -27,6 +27,7 @@ from trainers.manifest import RUN_NAME, checked_name
 from trainers.storage import Store, open_store
 
 LISTING_AGE_S = 2.0  # a new checkpoint is listed this soon; in between, a list costs no read of the store
+RESOLVED_AGE_S = 0.25  # what a name means is looked up so often: for each request it would cost 0.6 ms
 READERS = 8  # runs of a remote store that are listed at once
 NEAREST = 3
 
@@ -70,7 +71,7 @@ class _Listing:
 
 
 class Registry:
-    """The checkpoints of one store. Reads happen on threads; the listing is kept for two seconds."""
+    """The checkpoints of one store. Reads happen on threads; a listing is kept for two seconds, a name for a quarter of one."""
 
     def __init__(self, store: str, *, memory: Path | None = None, reads: bool = True):
         """See `Verdicts` for the file `memory`, and `Inspector` for `reads`."""
@@ -78,6 +79,7 @@ class Registry:
         self._memory = memory
         self._reads = reads
         self._listing: _Listing | None = None
+        self._resolved: dict[str, tuple[Checkpoint, float]] = {}  # by name, and when; of the last moment alone
         self._reading = asyncio.Lock()  # whoever lists first reads; those who come meanwhile wait for its answer
 
     async def resolve(self, name: str) -> Checkpoint:
@@ -88,10 +90,17 @@ class Registry:
             CheckpointDamaged: it is, or what the alias names is.
             DataError: a name of another form.
         """
+        now = time.monotonic()
+        known, at = self._resolved.get(name, (None, now))
+        if known is not None and now - at <= RESOLVED_AGE_S:
+            return known
         try:
-            return await asyncio.to_thread(self._resolve, name)
+            checkpoint = await asyncio.to_thread(self._resolve, name)
         except CheckpointMissing:
             raise await self._missing(name) from None
+        self._resolved = {n: entry for n, entry in self._resolved.items() if now - entry[1] <= RESOLVED_AGE_S}
+        self._resolved[name] = checkpoint, now
+        return checkpoint
 
     async def cards(self) -> tuple[ModelCard, ...]:
         """Every intact checkpoint, newest first within its run."""
@@ -132,7 +141,7 @@ class Registry:
         await self.cards_of(run)
         checkpoint = await self.resolve(name)
         await asyncio.to_thread(write_alias, checkpoint, alias, run=run)
-        self._listing = None
+        self._forget()
         return checkpoint
 
     async def delete_alias(self, run: str, alias: str) -> None:
@@ -144,7 +153,7 @@ class Registry:
         """
         own_alias(alias)
         await asyncio.to_thread(remove_alias, self._inspector.store, run, alias)
-        self._listing = None
+        self._forget()
 
     async def watched(
         self, checkpoint: Checkpoint, answers: AsyncGenerator[Answer, None]
@@ -158,8 +167,11 @@ class Registry:
             cause = cause_of(error)
             if isinstance(cause, CheckpointDamaged):
                 await asyncio.to_thread(self._inspector.distrust, checkpoint, str(cause))
-                self._listing = None
+                self._forget()
             raise
+
+    def _forget(self) -> None:
+        self._listing, self._resolved = None, {}
 
     @cached_property
     def _inspector(self) -> Inspector:

@@ -45,11 +45,12 @@ class Manifest:
     created: float  # seconds since 1970
     info: CheckpointInfo
     files: dict[str, FileRecord]  # by path: model/…, learner/…
+    digest: str = field(init=False)
+    """See `digest_of`. Every request to a service asks for it several times."""
 
-    @property
-    def digest(self) -> str:
-        """See `digest_of`."""
-        return digest_of({name.removeprefix(MODEL): record.sha256 for name, record in self.model_files.items()})
+    def __post_init__(self) -> None:
+        sha256s = {name.removeprefix(MODEL): record.sha256 for name, record in self.model_files.items()}
+        object.__setattr__(self, "digest", digest_of(sha256s))
 
     @property
     def model_files(self) -> dict[str, FileRecord]:
