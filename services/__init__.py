@@ -1,7 +1,7 @@
 """What people touch: checkpoints over HTTP, evaluations as jobs, the `viter` command line, reports.
 
     cli, client, console, doctor, plan, replay   the command line, and what its commands call
-    app ─► own_ray                          the Ray Serve application, on a Ray of its own or on a cluster
+    app ─► own_ray ─► ingress               the Ray Serve application, on a Ray of its own or on a cluster; its way in
     registry ─► inspection                  names and aliases -> checkpoints whose files were verified
     http/        web ─► guard, routes/      the routes, and what every request passes before them:
                  traffic (counts, log lines) ─► guard ─► tokens, admission, request_body, json_body

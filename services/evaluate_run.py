@@ -8,7 +8,6 @@ The same orders under the same keys find what an earlier attempt has already pla
 import hashlib
 import json
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from services.client import Client, saved_token
 from services.config import LimitsConfig, ServiceConfig
 from services.evaluations.orders import ENDED, Evaluation, Item, SuiteResult
 from services.evaluations.settled import presented_by
+from services.port import free_ports
 from services.reports import measured
 from services.reports.measured import Measured, Point, Stage
 from trainers import curriculum
@@ -208,7 +208,7 @@ def _service(config: RunConfig, evaluations: int) -> Iterator[Client]:
     settings = ServiceConfig(
         store=config.store.uri,
         state=str(measured.home(config.store.uri, config.name)) if "://" in config.store.uri else None,
-        port=free_port(),
+        port=free_ports(1)[0],
         engine=config.rollout.engine,
         replicas=config.rollout.workers,
         replica_cpus=config.placement.rollout_cpus,
@@ -224,9 +224,3 @@ def _service(config: RunConfig, evaluations: int) -> Iterator[Client]:
             yield client
     finally:
         app.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -13,7 +13,7 @@ import ray
 
 from cluster.connection import OVERSUBSCRIPTION
 from envs.base import ConfigError
-from services import port
+from services import ingress, port
 from services.config import ServiceConfig
 from services.engines.deployment import VERIFIER_CPUS
 from services.http.guard import BODY_LIMIT_VARIABLE, BODY_SECONDS_VARIABLE, REQUESTS_VARIABLE
@@ -36,8 +36,9 @@ def begin(config: ServiceConfig, quiet: dict[str, Any]) -> ServiceConfig:
     """
     if config.metrics_port is not None:
         port.check_free("0.0.0.0", config.metrics_port, option="--metrics-port")
-    # the proxy reads these where it starts; on a cluster that runs already they belong into its environment
-    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "services.http.guard:proxy_middlewares")
+    # Serve reads these where it starts; on a cluster that runs already they belong into its environment
+    os.environ.update({name: value for name, value in ingress.EVERYWHERE.items() if name not in os.environ})
+    os.environ.update(ingress.here())
     os.environ[BODY_LIMIT_VARIABLE] = str(config.limits.body_bytes)
     os.environ[BODY_SECONDS_VARIABLE] = str(config.limits.body_s)
     os.environ[REQUESTS_VARIABLE] = str(config.limits.requests)
@@ -45,6 +46,7 @@ def begin(config: ServiceConfig, quiet: dict[str, Any]) -> ServiceConfig:
         config = config.model_copy(update={"training": False})
     trains = config.training and config.jobs is None
     ray.init(
+        "local",  # else it joins a cluster that somebody else started on this machine
         num_cpus=logical_cpus(config, trains=trains),
         include_dashboard=trains,
         dashboard_host=LOCALHOST,

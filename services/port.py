@@ -1,9 +1,10 @@
-"""The port of a service: free before it starts, answered once it has."""
+"""Ports of a service: free before it starts, answered once it has."""
 
 import errno
 import socket
 import time
 import urllib.request
+from contextlib import ExitStack
 
 from envs.base import ConfigError
 
@@ -24,6 +25,13 @@ def check_free(host: str, port: int, *, option: str = "--port") -> None:
             raise ConfigError(
                 f"port: {port} on {host} {reason}; stop what listens there, or choose another with {option}"
             ) from None
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports of this machine that nothing listens on."""
+    with ExitStack() as open_until_all_are_found:
+        probes = [open_until_all_are_found.enter_context(socket.create_server(("", 0))) for _ in range(count)]
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def wait_until_answered(url: str, wait_s: float) -> None:

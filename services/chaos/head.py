@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 import yaml
 
+from services import ingress
 from services.chaos import rig
 from services.chaos.outcome import Claim, Outcome
 from services.chaos.rig import Rig, RigError
@@ -32,7 +33,6 @@ SERVING = (2, 3)  # nodes; the first of them is asked
 CLIENTS, ITEMS = 4, 400
 STEP_WITHIN_S = 240.0  # anything that is waited for
 BACK_WITHIN_S = 120.0
-GUARD = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "services.http.guard:proxy_middlewares"}  # as deploy/ sets it
 ANSWERS = 20  # between two faults, at least
 WHOLE = f"""
 import time, ray
@@ -72,7 +72,9 @@ def head_kills(times: int, seed: int, scratch: Path) -> Outcome:
         return Outcome(drill="head-kills", faults=0, claims=(Claim(f"may have namespaces ({reason})", False),))
     dice, store, faults = random.Random(seed), scratch / "runs", list[Fault]()
     model = _commit(store)
-    with Rig(1 + len(SERVING), cpus=[0, 2, 2], variables={**GUARD, **rig.state_in(scratch / "state")}) as on:
+    with Rig(
+        1 + len(SERVING), cpus=[0, 2, 2], variables={**ingress.EVERYWHERE, **rig.state_in(scratch / "state")}
+    ) as on:
         _deploy(on, scratch, store)
         before = _serving(on)
         with _clients(on, store, model) as lines:
@@ -179,7 +181,7 @@ def _serving(on: Rig) -> set[psutil.Process]:
 
 def _serves(process: psutil.Process) -> bool:
     try:
-        return process.name().startswith(("ray::ServeReplica", "ray::ProxyActor"))
+        return process.name().startswith(("ray::ServeReplica", "ray::HAProxyManager"))
     except psutil.Error:
         return False
 

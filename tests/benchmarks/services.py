@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config import EngineConfig
-from services.evaluate_run import free_port
+from services.port import free_ports
 from tests.benchmarks.engine import ray_here, row
 
 ENGINE = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_model_len=512, max_num_seqs=128)
@@ -114,7 +114,7 @@ def http_side(pipe: Connection, store: str) -> None:
     from services.client import Client
     from services.config import ServiceConfig
 
-    started = app.start(ServiceConfig(store=store, port=free_port(), engine=ENGINE))
+    started = app.start(ServiceConfig(store=store, port=free_ports(1)[0], engine=ENGINE))
     with Client(started.url, started.token) as service:
         while not service.is_ready():
             time.sleep(0.2)

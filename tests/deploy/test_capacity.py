@@ -5,6 +5,7 @@ import yaml
 from cluster import placement
 from cluster.config import RunConfig
 from envs.base import validated
+from services import ingress
 from services.config import LimitsConfig, ServiceConfig
 from services.http import guard
 from tests.deploy.manifests import DEPLOY, documents, ray, ray_containers
@@ -40,17 +41,18 @@ def test_the_service_has_room_and_time_for_what_its_configuration_asks():
     assert serve["http_options"]["port"] in [port["containerPort"] for port in container["ports"]]
 
 
-def test_the_proxy_of_every_serving_node_limits_bodies_as_the_routes_do():
+def test_every_serving_node_has_the_way_in_and_limits_bodies_before_it_as_the_routes_do():
     (application,) = yaml.safe_load((DEPLOY / "serve.yaml").read_text())["applications"]
     for container in ray_containers("rayservice"):
         env = {entry["name"]: entry.get("value") for entry in container["env"]}
+        assert env.items() >= ingress.EVERYWHERE.items()
         module, _, function = env["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"].partition(":")
         assert (module, function) == (guard.__name__, guard.proxy_middlewares.__name__)
         assert int(env[guard.BODY_LIMIT_VARIABLE]) == application["args"]["limits"]["body_bytes"]
         assert float(env[guard.BODY_SECONDS_VARIABLE]) == application["args"]["limits"]["body_s"]
         assert int(env[guard.REQUESTS_VARIABLE]) == LimitsConfig(**application["args"]["limits"]).requests
-    (ingress,) = documents("ingress")
-    assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"] == "1m"
+    (outer,) = documents("ingress")
+    assert outer["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"] == "1m"
     assert application["args"]["limits"]["body_bytes"] == 1 << 20
 
 

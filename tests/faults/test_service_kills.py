@@ -2,19 +2,24 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
 from cluster.config import EngineConfig
+from envs.base import ConfigError
+from services import ingress
 from services.client import Client, saved_token
 from services.config import ServiceConfig
-from services.evaluate_run import free_port
+from services.port import check_free, free_ports, wait_until_answered
 
 pytestmark = pytest.mark.slow
 
@@ -29,14 +34,17 @@ def cluster():
     import ray
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE_BYTES})
-    nodes.workers = [
-        nodes.add_node(num_cpus=2, resources={"engine": 1}, object_store_memory=STORE_BYTES) for _ in range(2)
-    ]
-    ray.init(address=nodes.address, log_to_driver=False, logging_level="error")
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (ingress.EVERYWHERE | ingress.here()).items():
+            patch.setenv(name, value)
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE_BYTES})
+        nodes.workers = [
+            nodes.add_node(num_cpus=2, resources={"engine": 1}, object_store_memory=STORE_BYTES) for _ in range(2)
+        ]
+        ray.init(address=nodes.address, log_to_driver=False, logging_level="error")
+        yield nodes
+        ray.shutdown()
+        nodes.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +63,7 @@ def service(cluster, store):
     from services import app
 
     engine = EngineConfig(dtype="float32", kv_cache_gib=0.25, max_model_len=512, prefix_cache=False)
-    config = ServiceConfig(store=str(store), port=free_port(), engine=engine, replicas=2, replica_cpus=1.5)
+    config = ServiceConfig(store=str(store), port=free_ports(1)[0], engine=engine, replicas=2, replica_cpus=1.5)
     started = app.start(config)
     with Client(started.url, saved_token(store)) as client:
         wait_for(lambda: client.is_ready() and len(processes("replica")) == 2, 180)
@@ -151,3 +159,21 @@ def test_nothing_is_lost_while_a_replica_the_manager_and_a_node_die(service, tok
     assert traffic.statuses[503] <= CLIENTS * len(told)  # at most what was under way at each kill
     assert (ended.status, ended.counts.done, ended.counts.failed) == ("completed", ITEMS, 0)
     assert sorted(item.index for item in items) == list(range(ITEMS))
+
+
+def test_a_service_that_is_killed_leaves_its_port_to_the_next(tmp_path: Path):
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "services.cli", "serve", "--store", str(tmp_path), "--port", str(port)]
+    url = f"http://127.0.0.1:{port}/livez"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as served:
+        try:
+            wait_until_answered(url, 120.0)
+        finally:
+            served.kill()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            return check_free("127.0.0.1", port)
+        except ConfigError:
+            time.sleep(0.2)
+    pytest.fail(f"something listens on {port} a minute after the service was killed")

@@ -26,7 +26,7 @@ from cluster.config import EngineConfig
 from services import app
 from services.client import Client
 from services.config import LimitsConfig, ServiceConfig
-from services.evaluate_run import free_port
+from services.port import free_ports
 from tests.benchmarks.__main__ import machine
 from trainers.checkpoints import CheckpointInfo, Checkpoints
 
@@ -94,7 +94,7 @@ def _measured(folder: Path, admitted: int, seconds: int) -> list[Phase]:
     model = _commit(store)
     config = ServiceConfig(
         store=str(store),
-        port=free_port(),
+        port=free_ports(1)[0],
         engine=EngineConfig(dtype="float32", kv_cache_gib=0.5, max_model_len=512),
         limits=LimitsConfig(requests=admitted, token_share=1.0),
     )
