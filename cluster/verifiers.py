@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 import envs
 from envs.base import ViterError
 from envs.task import State, Status, Task, Verdict
@@ -22,6 +24,7 @@ BATCH = 256  # answers of one call
 ATTEMPTS = 5  # calls that an answer may lose on its own before it counts as the answer's fault
 RECOVERY_S = 120.0  # how long answers wait while no verifier is alive; Ray restarts one in a few seconds
 REVIVE_EVERY_S = 0.2
+MOST_REWARD = float(np.finfo(np.float32).max)
 
 Question = tuple[Task, State, str]
 Judgement = tuple[Verdict, State]
@@ -51,7 +54,10 @@ class VerifierWorker:
 
 def _judge(task: Task, state: State, answer: str) -> Judgement:
     try:
-        return envs.make(task.environment, **task.options).verify(task, state, answer)
+        verdict, after = envs.make(task.environment, **task.options).verify(task, state, answer)
+        if not abs(verdict.reward) <= MOST_REWARD:  # NaN is not, either: one alone would spoil its whole step
+            raise ValueError(f"the reward is {verdict.reward:g}, which float32 does not hold")
+        return verdict, after
     except Exception as error:  # whatever a verifier raises is a failure of the verifier, told as a status
         return _failure(Status.CRASHED, f"{type(error).__name__}: {error}"), state
 

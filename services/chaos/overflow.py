@@ -1,9 +1,8 @@
-"""An environment whose verifier now and then gives a reward beyond all numbers: an honest way to a gradient that is not finite.
+"""An environment whose verifier now and then gives a reward near the end of float32: an honest way to a gradient beyond it.
 
 A run's processes know it as they know anybody's environment, by an entry point; `installed` writes one.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from envs.base import Config, validated
 from envs.task import Message, State, Status, Task, Verdict
 
 NAME = "chaos-overflow"
+MOST = 3e38  # float32 holds it, and not its square
 
 
 class OverflowOptions(Config):
@@ -22,7 +22,7 @@ class OverflowOptions(Config):
     viter: int = Field(2, ge=1)
     """Judged attempts."""
     steps: tuple[int, ...] = ()
-    """Whose first episode gets an infinite reward for whatever it says."""
+    """Whose first episode gets `MOST` for whatever it says."""
 
 
 class Overflow:
@@ -47,7 +47,7 @@ class Overflow:
 
     def verify(self, task: Task, state: State, answer: str) -> tuple[Verdict, State]:
         left = state.attempts_left - 1
-        reward = math.inf if task.data["overflows"] else float(len(answer) % 7 - 3)
+        reward = MOST if task.data["overflows"] else float(len(answer) % 7 - 3)
         verdict = Verdict(reward=reward, status=Status.WRONG_VALUE, feedback="Again.", truncated=left == 0)
         return verdict, State(attempts_left=left, is_over=left == 0)
 

@@ -1,5 +1,7 @@
 import asyncio
+import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +71,19 @@ def test_an_answer_that_breaks_the_verifier_spoils_no_other(monkeypatch):
     assert [verdict.status for verdict, _ in judged] == [Status.CRASHED, Status.CORRECT]
     assert judged[0][0].feedback == "RecursionError: too deep"
     assert judged[0][1] == STATE
+
+
+@pytest.mark.parametrize("reward", [math.inf, -math.inf, math.nan, 1e39])
+def test_a_reward_that_float32_does_not_hold_is_a_failure_of_the_verifier_and_never_reaches_a_step(reward, monkeypatch):
+    class Overflowing:
+        def verify(self, task, state, answer):
+            verdict, after = GAME.verify(task, state, answer)
+            return replace(verdict, reward=reward), after
+
+    monkeypatch.setattr(envs, "make", lambda name, **options: Overflowing())
+    ((verdict, after),) = VerifierWorker().judge([(TASK, STATE, RIGHT)])
+    assert (verdict.status, verdict.reward, after) == (Status.CRASHED, 0.0, STATE)
+    assert f"{reward:g}" in verdict.feedback
 
 
 def test_an_environment_nobody_knows_is_a_failure_of_the_verifier():
