@@ -239,6 +239,8 @@ def doctor(store: Store = "runs") -> None:
 
 def main() -> None:
     """The `viter` console script."""
+    # of each service that ends Ray would print, between our lines, that this last call to its controller was not answered
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", r"ServeController\.graceful_shutdown")
     app()
 
 

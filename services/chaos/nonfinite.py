@@ -20,7 +20,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def nan_gradients(times: int, seed: int, scratch: Path) -> Outcome:
-    """One step of three, chosen at random, has a reward whose square float32 does not hold; the gradient of that step is not finite then."""
+    """One step of three, chosen at random, has a reward whose square float32 does not hold, and so no finite gradient."""
     dice = random.Random(seed)
     bad = [EVERY * turn + dice.randrange(EVERY) for turn in range(times)]
     run = Training(
