@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import re
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +27,7 @@ class Config(BaseModel):
 
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
+KEYS = re.compile(r"//[^/@\s]+@")  # `//user:password@` of a URI, which no message shows
 
 
 def validated(model: type[ConfigT], data: Any, *, source: str) -> ConfigT:
@@ -38,17 +40,20 @@ def validated(model: type[ConfigT], data: Any, *, source: str) -> ConfigT:
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        where = ": ".join((source, ".".join(str(part) for part in first["loc"]) or "(top level)"))
         if first["type"] == "extra_forbidden":
             problem = f"unknown key{_nearest(model, first['loc'])}"
         elif first["type"] == "missing":
             problem = "this key is required"
         else:
-            message = first["msg"].removeprefix("Value error, ")
-            seen = repr(first["input"])
+            message, seen = first["msg"].removeprefix("Value error, "), KEYS.sub("//…@", repr(first["input"]))
             problem = f"{seen[:77] + '...' if len(seen) > 80 else seen}: {message[0].lower() + message[1:]}"
+            if not first["loc"] and isinstance(
+                first["input"], dict
+            ):  # of settings that do not go together: it names them
+                where, problem = source, message
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ConfigError(f"{source}: {key}: {problem}{more}") from None
+        raise ConfigError(f"{where}: {problem}{more}") from None
 
 
 def _nearest(model: type[BaseModel], location: tuple[int | str, ...]) -> str:

@@ -117,7 +117,8 @@ def serve(
         from services.config import ServiceConfig
 
         new = {"evaluate_new": {"n": evaluate_new}} if evaluate_new is not None else {}
-        asked = {"store": store, "host": host, "port": port, "auth": "none" if no_auth else "token", **new}
+        home = {"state": "runs"} if "://" in store else {}  # a bucket keeps no tokens
+        asked = {"store": store, "host": host, "port": port, "auth": "none" if no_auth else "token", **home, **new}
         serving.run(validated(ServiceConfig, {**asked, "metrics_port": metrics_port}, source="viter serve"))
 
 

@@ -1,13 +1,14 @@
 """ServiceConfig: what is served, where, to whom, and within which limits. Imports without torch, Ray and vLLM."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from cluster.config import EngineConfig
 from envs import suites
 from envs.base import Config, ViterError
+from trainers.config import without_keys
 
 SERVED_ENGINE = EngineConfig(max_num_seqs=128)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -68,7 +69,7 @@ class EvaluateNew(Config):
 class ServiceConfig(Config):
     """One service over one store of checkpoints."""
 
-    store: str = "runs"
+    store: Annotated[str, AfterValidator(without_keys)] = "runs"
     """The store whose checkpoints are served: a local directory or any pyarrow.fs URI."""
     state: str | None = None
     """Local directory of token hashes, and of what reading checkpoints has shown (`service/`). Null is the

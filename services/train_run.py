@@ -1,5 +1,6 @@
 """A run from its file to its report: train, measure, tell."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,12 +53,13 @@ def summary(found: Measured) -> str:
 
 def next_steps(checkpoint: str, store: str, page: str) -> str:
     """Three things to try, as commands that work from here."""
-    at = "" if store == "runs" else f" --store {store}"
+    at = "" if store == "runs" else f" --store {shlex.quote(store)}"
+    token_at = "" if "://" in store else at  # the service of a bucket keeps its token in ./runs
     return "\n".join(
         (
             "Three things to try:",
             f"  open {page}",
             f"  viter serve{at}        # then, in another terminal: curl http://127.0.0.1:8000/readyz",
-            f"  viter eval {checkpoint}{at} --n 100 --viter 10",
+            f"  viter eval {checkpoint}{token_at} --n 100 --viter 10",
         )
     )

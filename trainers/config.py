@@ -1,8 +1,9 @@
 """Settings of the learning: model, learner, SFT, PPO, store. Imports without torch."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_serializer, field_validator, model_validator
 
 from envs.base import Config
 from trainers import curriculum
@@ -181,10 +182,19 @@ class PpoConfig(Config):
         return self
 
 
+def without_keys(uri: str) -> str:
+    """A store's URI that holds no keys to it: every run would keep them in its files. Raises ValueError."""
+    if urlsplit(uri).password:
+        raise ValueError(
+            "leave keys out of it, where every run would keep them; AWS_ACCESS_KEY_ID and the like are read"
+        )
+    return uri
+
+
 class StoreConfig(Config):
     """Where runs live."""
 
-    uri: str = "runs"
-    """A local directory or any pyarrow.fs URI (`s3://bucket/prefix`)."""
+    uri: Annotated[str, AfterValidator(without_keys)] = "runs"
+    """A local directory or any pyarrow.fs URI (`s3://bucket/prefix`), without the keys to it."""
     keep_last: int = Field(100, ge=1)
     """Newest checkpoints of a run that keep their learner state; older ones keep the model alone."""

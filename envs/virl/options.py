@@ -147,7 +147,10 @@ class Walk(Config):
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
         for action, _, _, line, *_ in self.rail:
-            _checked_action(action)
+            try:
+                _checked_action(action)
+            except ValueError as error:
+                raise ValueError(f"rail: {action[:40]!r}: {error}") from None
             if not 0 <= line < len(self.instructions):
                 raise ValueError(f"rail: line {line} is none of the {len(self.instructions)} instructions")
         return self

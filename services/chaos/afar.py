@@ -1,6 +1,6 @@
 """What plays on the head of a rig while nodes are killed and links cut: steps, each told as a line of JSON.
 
-    python -m services.chaos.afar MODEL WORKERS EPISODES STALENESS SEED [TOKENS_PER_S]     until standard input ends
+    python -m services.chaos.afar MODEL WORKERS MOST EPISODES STALENESS SEED [TOKENS_PER_S]     until standard input ends
 
 A line holds the step, whether its episodes are those expected, the seconds it took, sums, and events.
 """
@@ -23,10 +23,10 @@ def main(words: Sequence[str]) -> None:
     over = threading.Event()
     threading.Thread(target=_wait_for_the_end, args=(over,), daemon=True).start()
     ray.init(log_to_driver=False, logging_level="error")
-    workers, episodes, staleness, seed = (int(word) for word in words[1:5])
-    tokens_per_s = float(words[5]) if len(words) > 5 else None
+    workers, most, episodes, staleness, seed = (int(word) for word in words[1:6])
+    tokens_per_s = float(words[6]) if len(words) > 6 else None
     of = play.config(
-        Path(words[0]), seed=seed, steps=100_000, workers=workers, episodes=episodes, staleness=staleness,
+        Path(words[0]), seed=seed, steps=100_000, workers=workers, max_workers=most, episodes=episodes, staleness=staleness,
         in_flight=16, rollout_cpus=1.5,
     )  # fmt: skip
     with play.playing(of, actor=stand_in.actor(tokens_per_s=tokens_per_s)) as run:

@@ -37,6 +37,7 @@ DRILLS = {
     "harmed-files": Drill("storage:harmed_files", "a file is cut, flipped, swapped or gone", 40, 500, plays_here=False),
     "node-kills": Drill("nodes:node_kills", "a node is killed and comes back", 0, 10, plays_here=False),
     "link-cuts": Drill("nodes:link_cuts", "a node's link is cut and healed", 0, 10, plays_here=False),
+    "node-joins": Drill("joins:node_joins", "a new node joins, and goes", 0, 10, plays_here=False),
     "head-kills": Drill("head:head_kills", "the head is killed while a service answers", 0, 5, plays_here=False),
     "three-nodes": Drill("nodes:three_nodes", "nothing: real PPO on 1, 2 and 3 nodes, steps", 0, 4, plays_here=False),
     "scale-out": Drill("nodes:scale_out", "nothing: tokens/s on 1, 2 and 3 nodes, steps", 0, 8, plays_here=False),

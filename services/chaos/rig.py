@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -44,14 +44,22 @@ class RigError(ViterError):
 class Rig:
     """A head and so many further nodes. As a context manager it takes everything down again."""
 
-    def __init__(self, nodes: int, *, cpus: Sequence[int], variables: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        nodes: int,
+        *,
+        cpus: Sequence[int],
+        variables: Mapping[str, str] = MappingProxyType({}),
+        late: Container[int] = (),
+    ) -> None:
         """Args:
         nodes: all of them, the head is the first.
         cpus: logical CPUs of each.
         variables: of every node's environment, beyond this process's and `HEALTH`.
+        late: those that are not there at first; `bring` starts them.
         """
         self._tag = f"v{os.getpid() % 10000}x{next(_rigs)}"
-        self._cpus, self._nodes = cpus, nodes
+        self._cpus, self._nodes, self._late = cpus, nodes, late
         self._folder = Path(tempfile.mkdtemp(prefix="vn", dir="/tmp"))  # short: Ray puts sockets below it
         self._environment = {
             **os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", **HEALTH, **variables,
@@ -63,7 +71,8 @@ class Rig:
         try:
             self._network()
             for node in range(1, self._nodes + 1):
-                self.bring(node)
+                if node not in self._late:
+                    self.bring(node)
             self._wait_for_all()
         except BaseException:
             self.close()
@@ -163,7 +172,7 @@ class Rig:
     def _wait_for_all(self) -> None:
         count = (
             "import ray, time; ray.init(log_to_driver=False, logging_level='error')\n"
-            f"while sum(node['Alive'] for node in ray.nodes()) < {self._nodes}: time.sleep(0.5)"
+            f"while sum(node['Alive'] for node in ray.nodes()) < {len(self._shells)}: time.sleep(0.5)"
         )
         asked = self.command(sys.executable, "-c", count)
         try:
@@ -171,7 +180,7 @@ class Rig:
         except subprocess.SubprocessError as error:
             logs = "; ".join(f"{node}: {self._last_words(node)}" for node in self._shells)
             raise RigError(
-                f"not all of {self._nodes} nodes came within {STARTS_WITHIN_S:g} s ({error}): {logs}"
+                f"not all of {len(self._shells)} nodes came within {STARTS_WITHIN_S:g} s ({error}): {logs}"
             ) from None
 
     def _init(self, node: int) -> int:

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,11 @@ class Training:
         """Of the newest checkpoint; empty where there is none."""
         newest = Checkpoints(self.store, f"chaos-{self.stage}").newest() if self._began else None
         return newest.digest if newest else ""
+
+    def last_words(self, codes: Sequence[int]) -> str:
+        """Exit codes that should not have been, with the errors that its drivers told; nothing where there are none."""
+        told = [line for line in self._log.read_text(errors="replace").splitlines() if "rror" in line]
+        return f", not {', '.join(map(str, codes))} ({' | '.join(told)[-600:]})" if codes else ""
 
     @property
     def _began(self) -> bool:
@@ -178,11 +183,12 @@ def sigterm(times: int, seed: int, scratch: Path) -> Outcome:
     steps = int(rough.rows()[-1]["step"])
     calm = Training(scratch / "calm", "sft", {**SFT, "steps": steps})
     calm_code = calm.finish()
+    others = [code for code in codes if code != RETRY_EXIT]
     return Outcome(
         drill="sigterm",
         faults=times,
         claims=(
-            Claim("exit code 75", set(codes) == {RETRY_EXIT} and calm_code == 0),
+            Claim(f"exit code 75{rough.last_words(others)}", not others and calm_code == 0),
             Claim("the last step committed each time", all(kept)),
             Claim(f"within {GRACE_S:g} s", max(took) <= GRACE_S),
             Claim("weights of an undisturbed run, bit for bit", rough.digest() == calm.digest() != ""),

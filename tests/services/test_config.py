@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from envs.base import ConfigError, validated
+from cluster.config import RunConfig
+from envs.base import Config, ConfigError, validated
 from services.config import ServiceConfig
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "serve.yaml"
@@ -43,3 +44,20 @@ def test_the_shipped_file_is_one_that_serve_takes():
     assert application.import_path == "services.app:build"
     config = validated(ServiceConfig, application.args, source="deploy/serve.yaml")
     assert config.auth == "token"
+
+
+@pytest.mark.parametrize("config", [ServiceConfig, RunConfig])
+def test_keys_to_a_bucket_are_refused_and_not_repeated(config: type[Config]):
+    uri = "s3://key:hunter2@bucket/runs"
+    given = {"store": uri} if config is ServiceConfig else {"name": "a", "store": {"uri": uri}}
+    with pytest.raises(ConfigError, match=r"s3://…@bucket.*AWS_ACCESS_KEY_ID") as refused:
+        validated(config, given, source="a file")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_settings_that_do_not_go_together_are_one_sentence():
+    with pytest.raises(ConfigError) as refused:
+        validated(ServiceConfig, {"store": "s3://bucket/runs"}, source="serve.yaml")
+    assert str(refused.value) == (
+        "serve.yaml: the store s3://bucket/runs is remote; name a local directory for tokens in `state`"
+    )

@@ -186,3 +186,6 @@ def test_what_to_try_next_names_this_store():
     told = train_run.next_steps("a@latest", "/elsewhere", "/elsewhere/a/report.html")
     assert told.count("--store /elsewhere") == 2
     assert "--store" not in train_run.next_steps("a@latest", "runs", "runs/a/report.html")
+    _, _, serve, evaluate = train_run.next_steps("a@latest", "s3://b/runs?scheme=http&x=1", "p.html").splitlines()
+    assert "--store 's3://b/runs?scheme=http&x=1'" in serve
+    assert "--store" not in evaluate
