@@ -10,6 +10,9 @@ class Preempted(KeyboardInterrupt):
     """SIGTERM: somebody else wants the machine. Ends what Ctrl-C ends; the work is to be taken up again."""
 
 
+_preempted: Preempted | None = None  # once SIGTERM has come
+
+
 def listen() -> None:
     """Make SIGINT raise KeyboardInterrupt and SIGTERM Preempted in the main thread; elsewhere nothing is changed.
 
@@ -21,5 +24,12 @@ def listen() -> None:
         signal.signal(signal.SIGTERM, _preempt)
 
 
+def meant(interrupt: KeyboardInterrupt) -> KeyboardInterrupt:
+    """The interrupt that a caught one was raised as: of one that finds Ray waiting, Ray makes a plain KeyboardInterrupt."""
+    return _preempted or interrupt
+
+
 def _preempt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001  (how Python calls a handler)
-    raise Preempted
+    global _preempted
+    _preempted = Preempted()
+    raise _preempted

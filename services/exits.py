@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import typer
 
+from cluster import interrupts
 from envs.base import ViterError
 
 EXIT_CODES = {
@@ -37,7 +38,9 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        _finish(exit_code(interrupt), "interrupted; the same command goes on from the newest checkpoint")
+        _finish(
+            exit_code(interrupts.meant(interrupt)), "interrupted; the same command goes on from the newest checkpoint"
+        )
     except BrokenPipeError:  # `viter verify | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
