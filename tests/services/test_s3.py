@@ -19,6 +19,8 @@ from trainers.checkpoints import CheckpointDamaged, CheckpointMissing, Checkpoin
 from trainers.lease import Lease, LeaseHeld, LeaseLost
 from trainers.storage import open_store
 
+SETTLE_S = 1.0  # a busy machine's bucket takes tenths of a second for a small write
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
@@ -77,18 +79,18 @@ async def test_what_was_cut_off_or_harmed_is_neither_listed_nor_loaded(uri: str,
 
 
 def test_one_driver_at_a_time_holds_a_run(uri: str, monkeypatch: pytest.MonkeyPatch):
-    first = Lease.take(open_store(uri), "gp/lease", holder="one", ttl_s=60, settle_s=0.05)
+    first = Lease.take(open_store(uri), "gp/lease", holder="one", ttl_s=60, settle_s=SETTLE_S)
     with pytest.raises(LeaseHeld, match="one"):
-        Lease.take(open_store(uri), "gp/lease", holder="two", ttl_s=60, settle_s=0.05)
+        Lease.take(open_store(uri), "gp/lease", holder="two", ttl_s=60, settle_s=SETTLE_S)
     first.release()
-    second = Lease.take(open_store(uri), "gp/lease", holder="two", ttl_s=60, settle_s=0.05)
+    second = Lease.take(open_store(uri), "gp/lease", holder="two", ttl_s=60, settle_s=SETTLE_S)
     second.check()
     with pytest.raises(LeaseLost):
         first.check()
 
 
 def test_an_evaluations_items_outlive_their_manager(uri: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(Lease.take.__func__.__kwdefaults__, "settle_s", 0.05)
+    monkeypatch.setitem(Lease.take.__func__.__kwdefaults__, "settle_s", SETTLE_S)
     checkpoint = Checkpoints(uri, "nano-a").commit(1, writer(1), INFO)
     play = PlayOrder(checkpoint=checkpoint, suite=SUITE, indices=(), order=evaluation().order)
     journal = Journal(open_store(uri))
