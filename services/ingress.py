@@ -43,9 +43,7 @@ def here() -> dict[str, str]:
     that started it, so that a service that was killed leaves its port free.
     """
     ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
-    folder = tempfile.mkdtemp(
-        prefix="viter-haproxy-", dir="/tmp"
-    )  # short: the name of a socket has 107 characters at most
+    folder = tempfile.mkdtemp(prefix="viter-haproxy-", dir="/tmp")  # a socket's path has 107 characters at most
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     files = {variable: str(Path(folder, name)) for variable, name in FILES.items()}
     alone = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}
