@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,8 +76,21 @@ class StageLog:
         self.stop = SimpleNamespace(remote=self.is_stopping.set)
 
 
+@pytest.fixture
+def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Signals are heard as a command hears them; afterwards none has ever come."""
+    monkeypatch.setattr(interrupts, "_preempted", None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    interrupts.listen()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_passed_on_only_after_the_learner_has_committed(number: int, monkeypatch: pytest.MonkeyPatch):
+def test_a_signal_is_passed_on_only_after_the_learner_has_committed(
+    number: int, listening: None, monkeypatch: pytest.MonkeyPatch
+):
     """With real signals, amid the wait: Python takes a thread whose `join` they interrupt for ended."""
     log, order = StageLog(), []
 
@@ -89,27 +103,17 @@ def test_a_signal_is_passed_on_only_after_the_learner_has_committed(number: int,
     monkeypatch.setattr("cluster.learner_group.run", train)
     monkeypatch.setattr(launch, "_tell_news", lambda *_: None)
     job = SimpleNamespace(run="small-sft", stage="sft", log=log, settings=SimpleNamespace(steps=2), orchestrator=None)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        interrupts.listen()
-        with pytest.raises(KeyboardInterrupt):
-            launch._follow(job, SimpleNamespace(lost=None), SimpleNamespace(watch=lambda _: None), lambda _: None)
-        order.append("passed on")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with pytest.raises(KeyboardInterrupt):
+        launch._follow(job, SimpleNamespace(lost=None), SimpleNamespace(watch=lambda _: None), lambda _: None)
+    order.append("passed on")
     assert order == ["committed", "passed on"]
 
 
-def test_sigterm_and_ctrl_c_are_told_apart():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        interrupts.listen()
-        with pytest.raises(interrupts.Preempted):
-            signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(KeyboardInterrupt) as told:
-            signal.raise_signal(signal.SIGINT)
-        assert told.type is KeyboardInterrupt
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def test_sigterm_and_ctrl_c_are_told_apart(listening: None):
+    with pytest.raises(KeyboardInterrupt) as told:
+        signal.raise_signal(signal.SIGINT)
+    assert told.type is KeyboardInterrupt
+    assert interrupts.meant(told.value) is told.value
+    with pytest.raises(interrupts.Preempted) as preempted:
+        signal.raise_signal(signal.SIGTERM)
+    assert interrupts.meant(KeyboardInterrupt()) is preempted.value  # as Ray has it, where it waits
