@@ -12,11 +12,8 @@ from trainers.checkpoints import Checkpoint
 
 
 def replicas_of(replica: Any, checkpoint: Checkpoint) -> Any:
-    """A Serve handle for streams of a checkpoint: its digest says to the router where they go.
-
-    Calls go by gRPC (`_by_reference` False): nothing in them is worth the object store.
-    """
-    return replica.options(stream=True, multiplexed_model_id=checkpoint.digest, _by_reference=False)
+    """A Serve handle for streams of a checkpoint: its digest says to the router where they go."""
+    return replica.options(stream=True, multiplexed_model_id=checkpoint.digest)
 
 
 async def told(answers: Any) -> AsyncGenerator[Any, None]:

@@ -60,4 +60,4 @@ def test_its_way_in_has_ports_of_its_own_and_what_the_environment_says_stays(ask
     assert len({*first.values(), *(os.environ[name] for name in ingress.PORTS)}) == 2 * len(ingress.PORTS)
     assert Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent.stat().st_mode & 0o077 == 0
     assert os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
-    assert os.environ["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
+    assert os.environ["RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"] == "0"
