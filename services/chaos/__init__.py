@@ -4,10 +4,10 @@
     outcome       what a drill found: claims that held or did not, numbers, and the table of all
     play          rollouts of a real orchestrator with stand-in engines, driven as a learner would
     stand_in      that engine: tokens from a seed, at any speed
-    rig           several Ray nodes on one machine, in namespaces; `afar` is what plays on its head
+    rig           several Ray nodes on one machine, in namespaces; `afar` is what plays on its head, `steps` reads what it tells
     clients       clients of a service on a node of a rig: `head` kills its head meanwhile
     killed_writer a writer of checkpoints that kills itself
-    rollouts, storage, nodes, head, runs, sizes, nonfinite, soak     the drills themselves; `overflow` is an environment of one
+    rollouts, storage, nodes, joins, head, runs, sizes, nonfinite, soak   the drills themselves; `overflow` is an environment of one
 
 A drill returns claims instead of raising, so that one table shows all of them; `tests/faults` asserts the same claims.
 """
