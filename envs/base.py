@@ -48,9 +48,8 @@ def validated(model: type[ConfigT], data: Any, *, source: str) -> ConfigT:
         else:
             message, seen = first["msg"].removeprefix("Value error, "), KEYS.sub("//…@", repr(first["input"]))
             problem = f"{seen[:77] + '...' if len(seen) > 80 else seen}: {message[0].lower() + message[1:]}"
-            if not first["loc"] and isinstance(
-                first["input"], dict
-            ):  # of settings that do not go together: it names them
+            is_of_several = not first["loc"] and isinstance(first["input"], dict)
+            if is_of_several:  # settings that do not go together: the message names them
                 where, problem = source, message
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ConfigError(f"{where}: {problem}{more}") from None

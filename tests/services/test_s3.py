@@ -44,8 +44,7 @@ def uri(server: str) -> str:
 
 
 def put(uri: str, path: str, data: bytes) -> None:
-    store = open_store(uri)
-    store.put(path, data)
+    open_store(uri).put(path, data)
 
 
 async def test_checkpoints_are_committed_listed_named_fetched_and_replaced(uri: str, tmp_path: Path):
@@ -78,7 +77,7 @@ async def test_what_was_cut_off_or_harmed_is_neither_listed_nor_loaded(uri: str,
         materialise(checkpoints.get(2), tmp_path / "cache")
 
 
-def test_one_driver_at_a_time_holds_a_run(uri: str, monkeypatch: pytest.MonkeyPatch):
+def test_one_driver_at_a_time_holds_a_run(uri: str):
     first = Lease.take(open_store(uri), "gp/lease", holder="one", ttl_s=60, settle_s=SETTLE_S)
     with pytest.raises(LeaseHeld, match="one"):
         Lease.take(open_store(uri), "gp/lease", holder="two", ttl_s=60, settle_s=SETTLE_S)
