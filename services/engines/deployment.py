@@ -42,7 +42,7 @@ class Replica(EngineReplica):
     def record_routing_stats(self) -> dict[str, Any]:
         """What the router is told of this replica."""
         state = self.state()
-        return {"digest": state.digest, "users": state.users}
+        return {"digest": state.digest, "users": state.users, "is_up": state.is_up}
 
     async def _warm(self) -> None:
         """Load the first checkpoint. A store without one is asked again; a request that comes first loads its own."""

@@ -53,4 +53,4 @@ class DigestRouter(RequestRouter):
 
 def _told(replica: RunningReplica) -> Told:
     stats = replica.routing_stats
-    return Told(digest=stats.get("digest"), users=int(stats.get("users", 0)))
+    return Told(digest=stats.get("digest"), users=int(stats.get("users", 0)), is_up=stats.get("is_up", False))

@@ -1,5 +1,7 @@
 """Which replica answers: one that holds the checkpoint, then an idle one, then the least loaded. Pure; knows no Ray.
 
+One whose engine is still starting comes after all others, however busy they are: a swap takes moments, a start minutes.
+
 Replicas tell what they hold about once a second. What a router has sent itself it knows at once, and trusts more until
 the replicas have had time to tell: a checkpoint that was just sent somewhere is held there soon.
 """
@@ -17,6 +19,7 @@ class Told:
 
     digest: str | None
     users: int
+    is_up: bool = True  # its engine has started
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +63,22 @@ class Traffic:
             self._last[sent.replica] = (sent.digest, self._now())
 
     def ranked(self, digest: str, weight: int = 1) -> list[Hashable]:
-        """Every replica, the one that should answer first. Without a digest any that holds something will do."""
+        """Every replica, the one that should answer first. Without a digest any will do."""
         if not digest:
-            return sorted(self._told, key=lambda replica: (self._told[replica].digest is None, self._load(replica)))
+            return sorted(self._told, key=lambda replica: (not self._told[replica].is_up, self._load(replica)))
         is_held = any(self._holds(replica, digest) for replica in self._told)
         return sorted(self._told, key=lambda replica: self._rank(replica, digest, weight, is_held=is_held))
 
     def _rank(self, replica: Hashable, digest: str, weight: int, *, is_held: bool) -> tuple[float, ...]:
-        load = self._load(replica)
+        is_starting, load = not self._told[replica].is_up, self._load(replica)
         used_at = self._last[replica][1] if replica in self._last else 0.0
         if self._holds(replica, digest):
             others = len(self._in_flight(replica) - {digest})
             has_room = load == 0 or load + weight <= self._full
-            return (0, others, load) if has_room else (2, others, load)
-        holds_something = self._told[replica].digest is not None or replica in self._last
+            return (is_starting, 0 if has_room else 2, others, load)
         if load == 0 and (not is_held or self._is_settled(replica)):
-            return (1, holds_something, used_at)
-        return (3, load, used_at)
+            return (is_starting, 1, used_at)
+        return (is_starting, 3, load, used_at)
 
     def _holds(self, replica: Hashable, digest: str) -> bool:
         if digest in self._in_flight(replica):

@@ -40,12 +40,7 @@ def test_it_comes_first_however_busy_the_holder_is_short_of_full(traffic: Traffi
     assert traffic.ranked(A)[0] == "one"
 
 
-def test_what_nobody_holds_goes_to_the_idle_replica_that_holds_nothing_or_rested_longest(
-    traffic: Traffic, clock: Clock
-):
-    traffic.tell({"one": Told(A, 0), "two": Told(B, 0), "new": Told(None, 0)})
-    assert traffic.ranked(C)[0] == "new"
-    traffic.tell({"one": Told(A, 0), "two": Told(B, 0)})
+def test_what_nobody_holds_goes_to_the_idle_replica_that_rested_longest(traffic: Traffic, clock: Clock):
     for request, replica, digest in (("1", "two", B), ("2", "one", A)):
         clock.time += 1
         traffic.send(request, replica, digest)
@@ -110,5 +105,12 @@ def test_replicas_that_are_gone_are_never_named(traffic: Traffic):
 
 
 def test_without_a_checkpoint_whoever_holds_one_answers(traffic: Traffic):
-    traffic.tell({"new": Told(None, 0), "one": Told(A, 5)})
+    traffic.tell({"new": Told(None, 0, is_up=False), "one": Told(A, 5)})
     assert traffic.ranked("") == ["one", "new"]
+
+
+@pytest.mark.parametrize("digest", [A, C])
+def test_nobody_waits_for_an_engine_that_starts_while_another_is_up(traffic: Traffic, digest: str):
+    traffic.tell({"new": Told(None, 0, is_up=False), "one": Told(A, 8), "newer": Told(None, 0, is_up=False)})
+    traffic.send("1", "new", digest)
+    assert traffic.ranked(digest) == ["one", "new", "newer"]
