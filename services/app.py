@@ -120,10 +120,12 @@ class Gateway:
     def complete(
         self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float
     ) -> AsyncGenerator[Head | str, None]:
-        replicas, asked = replicas_of(self._replica, checkpoint), (route, body, checkpoint, deadline_s)
-        if body.get("stream"):
+        is_stream = bool(body.get("stream"))
+        replicas = replicas_of(self._replica, checkpoint, stream=is_stream)
+        asked = (route, body, checkpoint, deadline_s)
+        if is_stream:
             return asked_again(lambda: told(replicas.complete.remote(*asked)))
-        return asked_again(lambda: told_once(replicas.options(stream=False).whole.remote(*asked)))
+        return asked_again(lambda: told_once(replicas.whole.remote(*asked)))
 
     def episode(
         self, order: EpisodeOrder, checkpoint: Checkpoint, deadline_s: float

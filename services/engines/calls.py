@@ -6,14 +6,20 @@ from contextlib import aclosing
 from typing import Any
 
 from ray.exceptions import RayActorError
+from ray.serve.exceptions import RequestCancelledError
 
 from cluster.engine.reply import EngineDead
+from services.engines import lifelines
 from trainers.checkpoints import Checkpoint
 
 
-def replicas_of(replica: Any, checkpoint: Checkpoint) -> Any:
-    """A Serve handle for streams of a checkpoint: its digest says to the router where they go."""
-    return replica.options(stream=True, multiplexed_model_id=checkpoint.digest)
+def replicas_of(replica: Any, checkpoint: Checkpoint, *, stream: bool = True) -> Any:
+    """A Serve handle for calls about a checkpoint: its digest says to the router where they go.
+
+    What is not a stream goes by gRPC (`_by_reference` False), which takes a fifth of the time of a call of Ray; `told_once`
+    hears of the end of a replica that gRPC does not hear of.
+    """
+    return replica.options(stream=stream, multiplexed_model_id=checkpoint.digest, _by_reference=stream)
 
 
 async def told(answers: Any) -> AsyncGenerator[Any, None]:
@@ -29,12 +35,19 @@ async def told(answers: Any) -> AsyncGenerator[Any, None]:
 
 
 async def told_once(answer: Any) -> AsyncGenerator[Any, None]:
-    """The one answer of a replica, as a stream of one. Whoever stops to listen ends its work."""
+    """The one answer of a replica, as a stream of one. Whoever stops to listen ends its work.
+
+    Raises:
+        EngineDead: the replica is gone, and with it what it had to say.
+    """
     try:
-        whole = await answer
+        with lifelines.HERE.held(answer):
+            whole = await answer
     except asyncio.CancelledError:
         answer.cancel()
         raise
+    except RequestCancelledError:
+        raise EngineDead("the replica that was asked is gone") from None
     yield whole
 
 

@@ -1,13 +1,15 @@
 """Ray Serve's request router for replicas: it asks `routing` where a request goes. Each handle has one of its own.
 
 A request names its checkpoint's digest as its multiplexed model id, and a replica says what it holds in its routing
-stats: Serve's own two ways to tell a router.
+stats: Serve's own two ways to tell a router. Serve pickles this module by value, so what it shares with the rest of its process it
+reaches through another module.
 """
 
 from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
+from services.engines import lifelines
 from services.engines.routing import Told, Traffic
 
 STATS_EVERY_S = 1.0
@@ -47,8 +49,10 @@ class DigestRouter(RequestRouter):
         request = pending.metadata.internal_request_id
         if future.cancelled() or future.exception() is not None:
             self._traffic.done(request)
-        else:
-            self._traffic.send(request, future.result().replica_id, digest, weight)
+            return
+        replica: RunningReplica = future.result()
+        self._traffic.send(request, replica.replica_id, digest, weight)
+        lifelines.HERE.sent(pending.metadata.request_id, replica, on_gone=self.on_replica_actor_died)
 
 
 def _told(replica: RunningReplica) -> Told:

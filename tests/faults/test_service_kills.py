@@ -1,4 +1,4 @@
-"""A replica, the evaluation manager and a worker node are killed while requests and an evaluation go on."""
+"""A replica, the evaluation manager and a worker node are killed while requests and an evaluation go on; a node falls silent."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,21 +27,26 @@ pytestmark = pytest.mark.slow
 REQUESTS, ITEMS, CLIENTS = 1000, 500, 4
 CHECKPOINT = "nano@step-000001"
 STORE_BYTES = 100 * 2**20
+NODE = {"num_cpus": 2, "object_store_memory": STORE_BYTES}  # room for one replica
+NOTICED_SOON = {  # that a node says nothing; deploy/kubernetes has the same
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A head for the gateway and the manager, and two worker nodes with room for one replica each."""
+    """A head without room for a replica, and two worker nodes with room for one each."""
     import ray
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (ingress.EVERYWHERE | ingress.here()).items():
+        for name, value in (ingress.EVERYWHERE | ingress.here() | NOTICED_SOON).items():
             patch.setenv(name, value)
         nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE_BYTES})
-        nodes.workers = [
-            nodes.add_node(num_cpus=2, resources={"engine": 1}, object_store_memory=STORE_BYTES) for _ in range(2)
-        ]
+        nodes.workers = [nodes.add_node(**NODE) for _ in range(2)]
         ray.init(address=nodes.address, log_to_driver=False, logging_level="error")
         yield nodes
         ray.shutdown()
@@ -89,6 +95,16 @@ def processes(deployment: str) -> list[int]:
     return [p.pid for p in psutil.process_iter() if any(name in word for word in _command(p))]
 
 
+def raylet(node) -> psutil.Process:
+    return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+
+def without_the_gateway(nodes):
+    """The first of the nodes that has not the gateway: clients whose gateway dies are told so, and have to ask again."""
+    (gateway,) = processes("gateway")
+    return next(node for node in nodes if raylet(node).pid != psutil.Process(gateway).ppid())
+
+
 def _command(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
@@ -98,10 +114,11 @@ def _command(process: psutil.Process) -> list[str]:
 
 @dataclass
 class Traffic:
-    """Clients that ask until `REQUESTS` are answered; each asks again, a moment later, what was not answered with 200."""
+    """Clients that ask until they are told to stop; each asks again, a moment later, what was not answered with 200."""
 
     url: str
     token: str
+    may_end: threading.Event = field(default_factory=threading.Event)
     answered: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     texts: set[str] = field(default_factory=set)
@@ -112,7 +129,7 @@ class Traffic:
         body = {"model": CHECKPOINT, "prompt": "Cards:", "max_tokens": 4, "temperature": 0}
         headers = {"Authorization": f"Bearer {self.token}"}
         with httpx.Client(base_url=self.url, headers=headers, timeout=120) as http:
-            while self.answered < REQUESTS:
+            while not self.may_end.is_set():
                 started = time.monotonic()
                 answer = http.post("/v1/completions", json=body)
                 with self.lock:
@@ -125,31 +142,40 @@ class Traffic:
                         assert "Retry-After" in answer.headers
                         time.sleep(0.5)
 
+    @contextmanager
+    def flowing(self):
+        threads = [threading.Thread(target=self.run) for _ in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self.may_end.set()
+            for thread in threads:
+                thread.join(240)
+
 
 def test_nothing_is_lost_while_a_replica_the_manager_and_a_node_die(service, token, cluster, capsys):
     traffic = Traffic(service.url, token)
     evaluation = service.evaluate(
         CHECKPOINT, suites=["general_points/id"], n=ITEMS, viter=5, decoding={"max_tokens": 32}
     )
-    threads = [threading.Thread(target=traffic.run) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
     told = []
-    for kill in ("replica", "evaluations", "node"):
-        wait_for(lambda: service.evaluation(evaluation.id).counts.done >= 120 * (len(told) + 1), 240)
-        before, started = traffic.answered, time.monotonic()
-        done = service.evaluation(evaluation.id).counts.done
-        if kill == "node":
-            cluster.remove_node(cluster.workers[1], allow_graceful=False)
-        else:
-            os.kill(processes(kill)[0], signal.SIGKILL)
-        wait_for(lambda before=before: traffic.answered >= before + 2 * CLIENTS, 60)
-        told.append(
-            f"{kill} at {done} items and {before} requests: 8 more answers after {time.monotonic() - started:.1f} s"
-        )
-    ended = service.wait(evaluation.id, deadline_s=240)
-    for thread in threads:
-        thread.join(240)
+    with traffic.flowing():
+        for kill in ("replica", "evaluations", "node"):
+            wait_for(lambda: service.evaluation(evaluation.id).counts.done >= 120 * (len(told) + 1), 240)
+            before, started = traffic.answered, time.monotonic()
+            done = service.evaluation(evaluation.id).counts.done
+            if kill == "node":
+                cluster.remove_node(without_the_gateway(cluster.workers), allow_graceful=False)
+            else:
+                os.kill(processes(kill)[0], signal.SIGKILL)
+            wait_for(lambda before=before: traffic.answered >= before + 2 * CLIENTS, 60)
+            told.append(
+                f"{kill} at {done} items and {before} requests: 8 more answers after {time.monotonic() - started:.1f} s"
+            )
+        wait_for(lambda: traffic.answered >= REQUESTS, 240)
+        ended = service.wait(evaluation.id, deadline_s=240)
     items = list(service.items(evaluation.id))
     with capsys.disabled():
         print("", *told, f"answers: {dict(traffic.statuses)}, the slowest after {traffic.slowest_s:.1f} s", sep="\n  ")
@@ -159,6 +185,41 @@ def test_nothing_is_lost_while_a_replica_the_manager_and_a_node_die(service, tok
     assert traffic.statuses[503] <= CLIENTS * len(told)  # at most what was under way at each kill
     assert (ended.status, ended.counts.done, ended.counts.failed) == ("completed", ITEMS, 0)
     assert sorted(item.index for item in items) == list(range(ITEMS))
+
+
+def test_what_a_node_owes_that_falls_silent_is_answered_by_another(service, token, cluster, capsys):
+    """Its connections stay open, as where a cable is cut: nothing but Ray's look at the node says that it is gone."""
+    node = cluster.add_node(**NODE)
+    traffic = Traffic(service.url, token)
+    silent = [raylet(node), *raylet(node).children(recursive=True)]
+    try:
+        with traffic.flowing():
+            wait_for(lambda: len([users for users in users_of_replicas() if users > 0]) == 2, 120)
+            for process in silent:
+                process.suspend()
+            before, started = traffic.answered, time.monotonic()
+            wait_for(lambda: traffic.answered >= before + 20 * CLIENTS, 100)
+    finally:
+        for process in silent:
+            process.kill()
+    with capsys.disabled():
+        print(f"\n  {20 * CLIENTS} more answers after {time.monotonic() - started:.1f} s of silence,", end=" ")
+        print(f"the slowest after {traffic.slowest_s:.1f} s")
+    assert set(traffic.statuses) == {200}
+    assert traffic.slowest_s > 1.0  # some were there
+
+
+def users_of_replicas() -> list[int]:
+    """How many requests are at each replica, as it tells its routers."""
+    import ray
+
+    users = []
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["name"].startswith("SERVE_REPLICA::viter#replica#"):
+            stats = ray.get_actor(actor["name"], actor["namespace"]).record_routing_stats.remote()
+            with suppress(ray.exceptions.RayTaskError):  # its process has only just begun
+                users.append(ray.get(stats, timeout=60)["users"])
+    return users
 
 
 def test_a_service_that_is_killed_leaves_its_port_to_the_next(tmp_path: Path):

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from ray.serve.exceptions import RequestCancelledError
 
 from cluster.engine.reply import EngineDead
 from services.engines.calls import asked_again, told, told_once
@@ -14,10 +15,14 @@ from services.engines.calls import asked_again, told, told_once
 class Response:
     """As Serve's: one that can be awaited, or iterated over, and cancelled."""
 
+    request_id = "1"
+
     def __init__(self, *parts: str, ends: bool = True):
         self.parts, self.ends, self.cancelled = parts, ends, False
 
     def __await__(self) -> Generator[Any, None, str]:
+        if self.cancelled:
+            raise RequestCancelledError
         if not self.ends:
             yield from asyncio.Event().wait().__await__()
         return self.parts[0]
@@ -52,6 +57,13 @@ async def test_whoever_stops_to_listen_ends_the_work(way):
     with pytest.raises(asyncio.CancelledError):
         await listening
     assert response.cancelled
+
+
+async def test_an_answer_that_was_ended_because_its_replica_is_gone_says_so():
+    response = Response("whole")
+    response.cancel()
+    with pytest.raises(EngineDead):
+        await heard(told_once(response))
 
 
 async def test_a_stream_left_half_way_is_ended():
