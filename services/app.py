@@ -236,7 +236,7 @@ def start(config: ServiceConfig, *, wait_s: float = START_WAIT_S, reuse: bool = 
     if "://" not in config.store and not Path(config.store).is_dir():
         raise ConfigError(f"store: {config.store} is no directory; train something first, or name another with --store")
     token = _first_token(config)
-    config = _join_ray(config)
+    _join_ray(config)
     if APPLICATION in serve.status().applications:
         if reuse:
             return Started(
@@ -287,16 +287,15 @@ def stop() -> None:
     _owns_ray = _owns_serve = False
 
 
-def _join_ray(config: ServiceConfig) -> ServiceConfig:
-    """Returns what can be served on the Ray that it joins or begins: one of our own may find no room for jobs."""
+def _join_ray(config: ServiceConfig) -> None:
+    """Join the Ray that RAY_ADDRESS names, or begin one."""
     global _owns_ray
     if ray.is_initialized():
-        return config
+        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}  # all of it is in Ray's log files
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
-        return config
-    config = own_ray.begin(config, quiet)
+        return
+    own_ray.begin(config, quiet)
     _owns_ray = True
-    return config

@@ -4,32 +4,29 @@ Ray asks for a token on every port of a cluster that it starts in a process (`~/
 alone), the dashboard's included, and the dashboard listens on this machine alone.
 """
 
-import logging
+import contextlib
+import functools
 import math
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray._private import parameter
 
 from cluster.connection import OVERSUBSCRIPTION
-from envs.base import ConfigError
 from services import ingress, port
 from services.config import ServiceConfig
 from services.engines.deployment import VERIFIER_CPUS
 from services.http.guard import BODY_LIMIT_VARIABLE, BODY_SECONDS_VARIABLE, REQUESTS_VARIABLE
 
 LOCALHOST = "127.0.0.1"
-AGENT_PORT = 52365  # of Ray's job agent: a second Ray on this machine that wants jobs too finds it taken
 SERVING_STORE_BYTES = 256 << 20  # requests and items are small; a larger one would only take memory from engines
 TRAINING_STORE_BYTES = 1 << 30  # episodes and weights of a run
 
-logger = logging.getLogger("viter.ray")
 
-
-def begin(config: ServiceConfig, quiet: dict[str, Any]) -> ServiceConfig:
+def begin(config: ServiceConfig, quiet: dict[str, Any]) -> None:
     """Start Ray in this process with room for the service and, where it trains here, for a run beside it.
-
-    Returns the config with `training` off where this Ray can take no jobs.
 
     Raises:
         ConfigError: `metrics_port` is taken.
@@ -42,19 +39,17 @@ def begin(config: ServiceConfig, quiet: dict[str, Any]) -> ServiceConfig:
     os.environ[BODY_LIMIT_VARIABLE] = str(config.limits.body_bytes)
     os.environ[BODY_SECONDS_VARIABLE] = str(config.limits.body_s)
     os.environ[REQUESTS_VARIABLE] = str(config.limits.requests)
-    if config.training and config.jobs is None and not _takes_jobs():
-        config = config.model_copy(update={"training": False})
     trains = config.training and config.jobs is None
-    ray.init(
-        "local",  # else it joins a cluster that somebody else started on this machine
-        num_cpus=logical_cpus(config, trains=trains),
-        include_dashboard=trains,
-        dashboard_host=LOCALHOST,
-        object_store_memory=TRAINING_STORE_BYTES if trains else SERVING_STORE_BYTES,
-        _metrics_export_port=config.metrics_port,
-        **quiet,
-    )
-    return config
+    with _job_agent_on_a_free_port():
+        ray.init(
+            "local",  # else it joins a cluster that somebody else started on this machine
+            num_cpus=logical_cpus(config, trains=trains),
+            include_dashboard=trains,
+            dashboard_host=LOCALHOST,
+            object_store_memory=TRAINING_STORE_BYTES if trains else SERVING_STORE_BYTES,
+            _metrics_export_port=config.metrics_port,
+            **quiet,
+        )
 
 
 def logical_cpus(config: ServiceConfig, *, trains: bool) -> int:
@@ -64,14 +59,12 @@ def logical_cpus(config: ServiceConfig, *, trains: bool) -> int:
     return needed + OVERSUBSCRIPTION * cores if trains else max(cores, needed)
 
 
-def _takes_jobs() -> bool:
+@contextlib.contextmanager
+def _job_agent_on_a_free_port() -> Iterator[None]:
+    """`ray.init` gives Ray's job agent the port 52365, with no argument for another; a second Ray there would take no jobs."""
+    params = parameter.RayParams
+    setattr(parameter, "RayParams", functools.partial(params, dashboard_agent_listen_port=0))  # noqa: B010  # mypy: a class
     try:
-        port.check_free(LOCALHOST, AGENT_PORT)
-    except ConfigError:
-        logger.warning(
-            "port %d is taken by another Ray on this machine, so this service trains no runs; "
-            "name that one's dashboard in `jobs`, or end it and start again",
-            AGENT_PORT,
-        )
-        return False
-    return True
+        yield
+    finally:
+        setattr(parameter, "RayParams", params)  # noqa: B010

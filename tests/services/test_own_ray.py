@@ -1,7 +1,10 @@
-"""What the service's own Ray promises, and when it takes jobs. Ray is not started."""
+"""What the service's own Ray promises, and that it takes jobs."""
 
 import os
 import socket
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,6 @@ import pytest
 
 from services import ingress, own_ray
 from services.config import ServiceConfig
-from services.port import free_ports
 
 
 @pytest.fixture
@@ -22,9 +24,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_a_service_that_trains_has_a_dashboard_for_this_machine_and_room_for_a_run(
-    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: dict[str, Any], tmp_path: Path
 ):
-    monkeypatch.setattr(own_ray, "AGENT_PORT", free_ports(1)[0])
     own_ray.begin(ServiceConfig(store=str(tmp_path)), {})
     assert (asked["address"], asked["include_dashboard"], asked["dashboard_host"]) == ("local", True, "127.0.0.1")
     assert asked["num_cpus"] >= 2 + own_ray.OVERSUBSCRIPTION * (os.cpu_count() or 1)
@@ -32,23 +33,38 @@ def test_a_service_that_trains_has_a_dashboard_for_this_machine_and_room_for_a_r
 
 @pytest.mark.parametrize("settings", [{"training": False}, {"jobs": "http://head:8265"}])
 def test_one_that_trains_nothing_here_pays_for_no_dashboard(
-    settings: dict[str, Any], asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], asked: dict[str, Any], tmp_path: Path
 ):
-    monkeypatch.setattr(own_ray, "AGENT_PORT", free_ports(1)[0])
     own_ray.begin(ServiceConfig(store=str(tmp_path), **settings), {})
     assert asked["include_dashboard"] is False
     assert asked["object_store_memory"] == own_ray.SERVING_STORE_BYTES
 
 
-def test_beside_another_ray_that_takes_jobs_it_serves_and_says_why_it_does_not_train(
-    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        monkeypatch.setattr(own_ray, "AGENT_PORT", taken.getsockname()[1])
-        config = own_ray.begin(ServiceConfig(store=str(tmp_path)), {})
-    assert config.training is False  # so that it never takes the other's dashboard for its own
-    assert asked["include_dashboard"] is False
-    assert "taken by another Ray" in caplog.text
+BESIDE_ANOTHER = """
+import sys, time
+from ray.job_submission import JobSubmissionClient
+from services import own_ray
+from services.config import ServiceConfig
+from services.runs.jobs import _own_dashboard
+own_ray.begin(ServiceConfig(store=sys.argv[1]), {"log_to_driver": False})
+client = JobSubmissionClient(_own_dashboard())
+job = client.submit_job(entrypoint="echo it ran")
+while not client.get_job_status(job).is_terminal():
+    time.sleep(0.2)
+print(client.get_job_logs(job))
+"""
+
+
+@pytest.mark.slow
+def test_beside_another_ray_it_takes_jobs_too(tmp_path: Path):
+    """The other one's agent listens on Ray's port for it, which is the same for every Ray."""
+    with socket.socket() as taken:
+        with suppress(OSError):  # another Ray of this machine has it now
+            taken.bind(("", 52365))
+            taken.listen()
+        command = [sys.executable, "-c", BESIDE_ANOTHER, str(tmp_path)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert "it ran" in ended.stdout, ended.stderr
 
 
 def test_its_way_in_has_ports_of_its_own_and_what_the_environment_says_stays(asked: dict[str, Any], tmp_path: Path):
