@@ -1,6 +1,7 @@
 """`viter serve`: a service until it is interrupted, and what a person needs to talk to it."""
 
 import contextlib
+import sys
 import threading
 
 from cluster import interrupts
@@ -35,5 +36,6 @@ def _access(config: ServiceConfig, started: app.Started) -> str:
     if config.auth == "none":
         return f"no token is asked for:\n  curl {started.url}/v1/models"
     path = config.state_directory / "service" / "token"
-    made = "a new token was made; it" if started.token else "the token"
-    return f'{made} lies in {path}\n  curl -H "Authorization: Bearer $(cat {path})" {started.url}/v1/models'
+    # once, and to a person alone: what is not a terminal may be kept
+    shown = f"a new token, not shown again: {started.token}\n" if started.token and sys.stdout.isatty() else ""
+    return f'{shown}the token lies in {path}\n  curl -H "Authorization: Bearer $(cat {path})" {started.url}/v1/models'

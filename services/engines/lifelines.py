@@ -7,6 +7,7 @@ then looked after through Ray until no call is there.
 import asyncio
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from ray.exceptions import ActorDiedError, RayError
@@ -32,25 +33,34 @@ class Replica(Protocol):
     async def get_queue_len(self, *, deadline_s: float) -> int: ...
 
 
+@dataclass(eq=False, slots=True)
+class Line:
+    """What a call hangs on."""
+
+    call: Call
+    is_cut: bool = False  # its replica is gone, and the call was cancelled
+
+
 class Lifelines:
-    """The calls of a process that wait for an answer, and the replicas that owe it."""
+    """The calls of a process that wait for an answer, and the replicas that owe it. Calls and router share an event loop."""
 
     def __init__(self, *, look_every_s: float = LOOK_EVERY_S):
         self._look_every_s = look_every_s
-        self._waiting: dict[str, list[Call]] = {}
+        self._waiting: dict[str, list[Line]] = {}
         self._at: dict[str, Hashable] = {}  # request to replica
         self._watches: dict[Hashable, asyncio.Task[None]] = {}
 
     @contextmanager
-    def held(self, call: Call) -> Iterator[None]:
+    def held(self, call: Call) -> Iterator[Line]:
         """While it waits: it is cancelled where its replica is gone."""
-        self._waiting.setdefault(call.request_id, []).append(call)
+        line = Line(call)
+        lines = self._waiting.setdefault(call.request_id, [])
+        lines.append(line)
         try:
-            yield
+            yield line
         finally:
-            calls = self._waiting[call.request_id]
-            calls.remove(call)
-            if not calls:
+            lines.remove(line)
+            if not lines:
                 del self._waiting[call.request_id]
                 self._at.pop(call.request_id, None)
 
@@ -62,21 +72,28 @@ class Lifelines:
         self._at[request] = key
         if key not in self._watches:
             self._watches[key] = asyncio.create_task(self._watch(replica, on_gone))
-            self._watches[key].add_done_callback(lambda _: self._watches.pop(key))
 
     async def _watch(self, replica: Replica, on_gone: Callable[[Hashable], object]) -> None:
-        while replica.replica_id in self._at.values():
-            await asyncio.sleep(self._look_every_s)
-            try:
-                await replica.get_queue_len(deadline_s=self._look_every_s)
-            except ActorDiedError:
-                on_gone(replica.replica_id)
-                for request in [request for request, at in self._at.items() if at == replica.replica_id]:
-                    del self._at[request]
-                    for call in self._waiting[request]:
-                        call.cancel()
-            except RayError:
-                continue  # it may come back
+        key = replica.replica_id
+        try:
+            while key in self._at.values():
+                await asyncio.sleep(self._look_every_s)
+                try:
+                    await replica.get_queue_len(deadline_s=self._look_every_s)
+                except ActorDiedError:
+                    on_gone(key)
+                    self._cut(key)
+                except RayError:
+                    continue  # it may come back
+        finally:
+            del self._watches[key]
+
+    def _cut(self, key: Hashable) -> None:
+        for request in [request for request, at in self._at.items() if at == key]:
+            del self._at[request]
+            for line in self._waiting[request]:
+                line.is_cut = True
+                line.call.cancel()
 
 
 HERE = Lifelines()

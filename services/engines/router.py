@@ -52,7 +52,8 @@ class DigestRouter(RequestRouter):
             return
         replica: RunningReplica = future.result()
         self._traffic.send(request, replica.replica_id, digest, weight)
-        lifelines.HERE.sent(pending.metadata.request_id, replica, on_gone=self.on_replica_actor_died)
+        if not pending.metadata.is_streaming:
+            lifelines.HERE.sent(pending.metadata.request_id, replica, on_gone=self.on_replica_actor_died)
 
 
 def _told(replica: RunningReplica) -> Told:

@@ -1,6 +1,6 @@
 """Which replica answers: one that holds the checkpoint, then an idle one, then the least loaded. Pure; knows no Ray.
 
-One whose engine is still starting comes after all others, however busy they are: a swap takes moments, a start minutes.
+One whose engine is still starting answers only where none is up, however busy those are: a swap takes moments, a start minutes.
 
 Replicas tell what they hold about once a second. What a router has sent itself it knows at once, and trusts more until
 the replicas have had time to tell: a checkpoint that was just sent somewhere is held there soon.
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
+LOST_S = 3600.0  # a request that was not heard of for so long has ended, and Serve has told nobody
 SETTLED_S = 3.0  # after this long without a request, what a replica tells of itself is news, and its checkpoint may go
 
 
@@ -27,6 +28,7 @@ class _Sent:
     replica: Hashable
     digest: str
     weight: int
+    at: float
 
 
 class Traffic:
@@ -46,6 +48,8 @@ class Traffic:
     def tell(self, told: Mapping[Hashable, Told]) -> None:
         """What the replicas that there are say of themselves."""
         self._told = told
+        for request in [request for request, sent in list(self._sent.items()) if self._now() - sent.at > LOST_S]:
+            self._sent.pop(request, None)
         self._last = {replica: last for replica, last in self._last.items() if replica in told}
 
     def send(self, request: str, replica: Hashable, digest: str, weight: int = 1) -> None:
@@ -53,7 +57,7 @@ class Traffic:
         before = self._sent.get(request)
         if before is not None and before.replica != replica:
             self._last.pop(before.replica, None)
-        self._sent[request] = _Sent(replica, digest, weight)
+        self._sent[request] = _Sent(replica, digest, weight, self._now())
         self._last[replica] = (digest, self._now())
 
     def done(self, request: str) -> None:
@@ -63,22 +67,23 @@ class Traffic:
             self._last[sent.replica] = (sent.digest, self._now())
 
     def ranked(self, digest: str, weight: int = 1) -> list[Hashable]:
-        """Every replica, the one that should answer first. Without a digest any will do."""
+        """The replicas that may answer, the one that should do so first. Without a digest any will do."""
+        may_answer = [replica for replica, told in self._told.items() if told.is_up] or list(self._told)
         if not digest:
-            return sorted(self._told, key=lambda replica: (not self._told[replica].is_up, self._load(replica)))
-        is_held = any(self._holds(replica, digest) for replica in self._told)
-        return sorted(self._told, key=lambda replica: self._rank(replica, digest, weight, is_held=is_held))
+            return sorted(may_answer, key=self._load)
+        is_held = any(self._holds(replica, digest) for replica in may_answer)
+        return sorted(may_answer, key=lambda replica: self._rank(replica, digest, weight, is_held=is_held))
 
     def _rank(self, replica: Hashable, digest: str, weight: int, *, is_held: bool) -> tuple[float, ...]:
-        is_starting, load = not self._told[replica].is_up, self._load(replica)
+        load = self._load(replica)
         used_at = self._last[replica][1] if replica in self._last else 0.0
         if self._holds(replica, digest):
             others = len(self._in_flight(replica) - {digest})
             has_room = load == 0 or load + weight <= self._full
-            return (is_starting, 0 if has_room else 2, others, load)
+            return (0, others, load) if has_room else (2, others, load)
         if load == 0 and (not is_held or self._is_settled(replica)):
-            return (is_starting, 1, used_at)
-        return (is_starting, 3, load, used_at)
+            return (1, used_at)
+        return (3, load, used_at)
 
     def _holds(self, replica: Hashable, digest: str) -> bool:
         if digest in self._in_flight(replica):

@@ -44,6 +44,8 @@ STATUS = {
     "RetryableError": 503,
 }
 """By class name, nearest class first: naming the classes would import what defines them."""
+UNAVAILABLE = ("ActorDiedError", "ActorUnavailableError", "RayActorError", "EngineDeadError", "BackPressureError")
+"""Ray's and vLLM's words for an engine that is gone; "unavailable" is how gRPC tells of it."""
 PROBLEM_JSON = "application/problem+json"
 MOST_TOLD = 10  # mistakes of one request
 RETRY_AFTER_S = {429: 1, 503: 5}
@@ -146,7 +148,7 @@ def of_error(path: str, error: BaseException, *, request_id: str) -> Response:
         field = detail.partition(":")[0] if type(cause).__name__ == "TooMuch" else ""
         errors = [{"pointer": "/" + field.replace(".", "/"), "detail": detail}] if field else None
         return problem(path, status, detail, request_id=request_id, errors=errors)
-    if type(cause).__name__ in ("ActorDiedError", "RayActorError", "EngineDeadError", "BackPressureError"):
+    if type(cause).__name__ in UNAVAILABLE:
         return problem(path, 503, "the engine is being restarted; try again soon", request_id=request_id)
     logger.error("request %s: unexpected error", request_id, exc_info=error)
     detail = f"an unexpected error; the service's log names it under request {request_id}"

@@ -24,7 +24,7 @@ export function askForToken(why) {
     } },
       h("h2", { id: "token-title" }, "Token"),
       why && h("p", { class: "problem" }, `${why[0].toUpperCase()}${why.slice(1)}.`),
-      h("p", { id: "token-help" }, "The service prints it once, when it is first started; for its operator it also lies in ",
+      h("p", { id: "token-help" }, "The service prints it once, when it is first started on a terminal; for its operator it also lies in ",
         h("code", {}, "runs/service/token"), "."),
       h("label", { for: "token-field" }, "Bearer token"),
       field,

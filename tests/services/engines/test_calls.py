@@ -1,15 +1,17 @@
 """How a replica is asked: who stops to listen ends its work, and a replica that died at once is replaced by another."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import aclosing, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.serve.exceptions import RequestCancelledError
 
 from cluster.engine.reply import EngineDead
-from services.engines.calls import asked_again, told, told_once
+from services.engines import lifelines
+from services.engines.calls import Silent, asked_again, replicas_of, told, told_once
+from services.engines.lifelines import Call, Lifelines, Line
 
 
 class Response:
@@ -22,7 +24,7 @@ class Response:
 
     def __await__(self) -> Generator[Any, None, str]:
         if self.cancelled:
-            raise RequestCancelledError
+            raise RuntimeError("Serve's own word for an answer that was cancelled")
         if not self.ends:
             yield from asyncio.Event().wait().__await__()
         return self.parts[0]
@@ -59,11 +61,41 @@ async def test_whoever_stops_to_listen_ends_the_work(way):
     assert response.cancelled
 
 
-async def test_an_answer_that_was_ended_because_its_replica_is_gone_says_so():
+class Gone(Lifelines):
+    """Every replica is gone before it answers."""
+
+    @contextmanager
+    def held(self, call: Call) -> Iterator[Line]:
+        with super().held(call) as line:
+            line.is_cut = True
+            call.cancel()
+            yield line
+
+
+async def test_an_answer_that_was_ended_because_its_replica_is_gone_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lifelines, "HERE", Gone())
+    with pytest.raises(Silent):
+        await heard(told_once(Response("whole")))
+
+
+async def test_an_answer_that_failed_otherwise_tells_its_own_error():
     response = Response("whole")
     response.cancel()
-    with pytest.raises(EngineDead):
+    with pytest.raises(RuntimeError, match="own word"):
         await heard(told_once(response))
+
+
+async def test_whoever_stops_in_the_moment_in_which_the_replica_is_gone_has_stopped(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lifelines, "HERE", Gone())
+
+    async def listen() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await heard(told_once(Response("whole")))
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(listen())
 
 
 async def test_a_stream_left_half_way_is_ended():
@@ -92,3 +124,32 @@ async def test_another_replica_is_asked_only_where_the_first_said_nothing(said_b
     else:
         assert await heard(asked_again(ask)) == ["whole"]
     assert asks == asked
+
+
+async def test_replicas_that_fell_silent_are_asked_past_until_one_answers():
+    """All of a machine's do so at once, and no request is to blame."""
+    asks = 0
+
+    async def ask() -> AsyncGenerator[str, None]:
+        nonlocal asks
+        asks += 1
+        if asks < 5:
+            raise Silent("gone")
+        yield "whole"
+
+    assert await heard(asked_again(ask)) == ["whole"]
+    assert asks == 5
+
+
+@pytest.mark.parametrize(
+    ("separate_loop", "stream", "by_reference"), [("0", False, False), ("0", True, True), ("1", False, True), (None, False, True)]
+)  # fmt: skip
+def test_a_call_goes_by_grpc_only_where_its_end_is_looked_after(
+    separate_loop: str | None, stream: bool, by_reference: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", raising=False)
+    if separate_loop is not None:
+        monkeypatch.setenv("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", separate_loop)
+    handle, checkpoint = SimpleNamespace(options=lambda **options: options), SimpleNamespace(digest="digest")
+    options = replicas_of(handle, checkpoint, stream=stream)
+    assert (options["stream"], options["_by_reference"]) == (stream, by_reference)

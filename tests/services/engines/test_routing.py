@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from services.engines.routing import SETTLED_S, Told, Traffic
+from services.engines.routing import LOST_S, SETTLED_S, Told, Traffic
 
 A, B, C = "digest-a", "digest-b", "digest-c"
 
@@ -106,11 +106,20 @@ def test_replicas_that_are_gone_are_never_named(traffic: Traffic):
 
 def test_without_a_checkpoint_whoever_holds_one_answers(traffic: Traffic):
     traffic.tell({"new": Told(None, 0, is_up=False), "one": Told(A, 5)})
-    assert traffic.ranked("") == ["one", "new"]
+    assert traffic.ranked("") == ["one"]
 
 
 @pytest.mark.parametrize("digest", [A, C])
 def test_nobody_waits_for_an_engine_that_starts_while_another_is_up(traffic: Traffic, digest: str):
     traffic.tell({"new": Told(None, 0, is_up=False), "one": Told(A, 8), "newer": Told(None, 0, is_up=False)})
     traffic.send("1", "new", digest)
-    assert traffic.ranked(digest) == ["one", "new", "newer"]
+    assert traffic.ranked(digest) == ["one"]
+    traffic.tell({"new": Told(None, 0, is_up=False), "newer": Told(None, 0, is_up=False)})
+    assert traffic.ranked(digest) == ["new", "newer"]
+
+
+def test_a_request_whose_end_nobody_told_counts_for_an_hour(traffic: Traffic, clock: Clock):
+    traffic.send("1", "one", A, weight=8)
+    clock.time += LOST_S + 1
+    traffic.tell({"one": Told(A, 0), "two": Told(A, 1)})
+    assert traffic.ranked(A) == ["one", "two"]
