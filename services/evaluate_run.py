@@ -154,17 +154,19 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def wait_all(client: Client, ordered: Sequence[Evaluation], show: Show) -> list[Evaluation]:
-    """Each evaluation once it has ended, telling how many tasks are done."""
-    total = sum(evaluation.counts.total for evaluation in ordered)
-    done_before = 0
-    ended = []
-    for evaluation in ordered:
+    """Each evaluation once it has ended, telling how many tasks of all are done: they take turns on the engines."""
+    total = sum({evaluation.id: evaluation.counts.total for evaluation in ordered}.values())
+    done = {evaluation.id: evaluation.counts.done for evaluation in ordered}
+    ended: list[Evaluation] = []
+    for place, evaluation in enumerate(ordered):
+        behind = [other.id for other in ordered[place + 1 :]]
 
-        def tell(now: Evaluation, before: int = done_before) -> None:
-            show(Progress(stage="evaluation", step=before + now.counts.done, steps=total, message=now.model))
+        def tell(now: Evaluation, behind: Sequence[str] = behind) -> None:
+            done.update({each.id: each.counts.done for each in (now, *map(client.evaluation, behind))})
+            what = f"{len(ended)} of {len(ordered)} checkpoints" if len(ordered) > 1 else now.model
+            show(Progress(stage="evaluation", step=sum(done.values()), steps=total, message=what))
 
         ended.append(evaluation if evaluation.status in ENDED else client.wait(evaluation.id, tell))
-        done_before += evaluation.counts.total
     show(Progress(stage="evaluation", step=total, steps=total, message="done"))
     return ended
 

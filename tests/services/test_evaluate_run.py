@@ -132,6 +132,31 @@ def test_an_evaluation_that_failed_before_is_ordered_anew(store: Path):
     assert len(service.orders) == 2
 
 
+def test_while_evaluations_take_turns_the_tasks_of_all_are_counted():
+    """The first to be waited for may be far from its end while others are nearly done."""
+
+    class InTurns(Service):
+        polls = 0
+
+        def evaluation(self, evaluation_id: str) -> Evaluation:
+            (found,) = (each for each in self.by_key.values() if each.id == evaluation_id)
+            done = min(found.counts.total, 2 * self.polls)
+            return found.model_copy(update={"counts": Counts(total=found.counts.total, done=done)})
+
+        def wait(self, evaluation_id: str, on_progress: Callable[[Evaluation], object]) -> Evaluation:
+            while self.polls < 4:
+                self.polls += 1
+                on_progress(self.evaluation(evaluation_id))
+            return self.evaluation(evaluation_id)
+
+    service, seen = InTurns(status="in_progress"), []
+    made = [service.evaluate(name, idempotency_key=name, suites=[ID], n=8) for name in ("first", "second", "third")]
+    ordered = [service.evaluation(each.id) for each in made]
+    evaluate_run.wait_all(service, ordered, seen.append)
+    assert [(told.step, told.steps) for told in seen] == [(6, 24), (12, 24), (18, 24), (24, 24), (24, 24)]
+    assert seen[0].message == "0 of 3 checkpoints"
+
+
 def test_an_interrupt_cancels_the_evaluation():
     class Interrupted(Service):
         cancelled = ""
