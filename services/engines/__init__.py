@@ -5,5 +5,6 @@
                                                  ├─► vLLM
                                                  └─► verifiers
 
-`routing` and `leases` are plain Python and hold the two decisions. Start reading at `replica`.
+`calls` is how the gateway asks, and `lifelines` ends what a replica owes whose machine fell silent. `routing` and
+`leases` are plain Python and hold the two decisions. Start reading at `replica`.
 """
