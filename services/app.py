@@ -120,9 +120,8 @@ class Gateway:
     def complete(
         self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float
     ) -> AsyncGenerator[Head | str, None]:
-        is_stream = bool(body.get("stream"))
+        is_stream, asked = bool(body.get("stream")), (route, body, checkpoint, deadline_s)
         replicas = replicas_of(self._replica, checkpoint, stream=is_stream)
-        asked = (route, body, checkpoint, deadline_s)
         if is_stream:
             return asked_again(lambda: told(replicas.complete.remote(*asked)))
         return asked_again(lambda: told_once(replicas.whole.remote(*asked)))
@@ -296,6 +295,6 @@ def _join_ray(config: ServiceConfig) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}  # all of it is in Ray's log files
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
-        return
-    own_ray.begin(config, quiet)
-    _owns_ray = True
+    else:
+        own_ray.begin(config, quiet)
+        _owns_ray = True

@@ -20,8 +20,8 @@ class Silent(EngineDead):
 def replicas_of(replica: Any, checkpoint: Checkpoint, *, stream: bool = True) -> Any:
     """A Serve handle for calls about a checkpoint: its digest says to the router where they go.
 
-    What is not a stream goes by gRPC (`_by_reference` False), in half the time of a call of Ray, and `told_once` hears of the
-    end of a replica that gRPC does not hear of. `lifelines` needs the router in the caller's event loop for that, so where
+    What is not a stream goes by gRPC (`_by_reference` False), some 4 ms sooner than by a call of Ray, and `told_once` hears of
+    the end of a replica that gRPC does not hear of. `lifelines` needs the router in the caller's event loop for that, so where
     `services.ingress` is not in the environment every call is one of Ray.
     """
     is_router_here = os.environ.get("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP") == "0"

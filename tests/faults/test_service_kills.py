@@ -18,6 +18,7 @@ import pytest
 from cluster.config import EngineConfig
 from envs.base import ConfigError
 from services import ingress
+from services.chaos.rig import HEALTH
 from services.client import Client, saved_token
 from services.config import ServiceConfig
 from services.port import check_free, free_ports, wait_until_answered
@@ -29,12 +30,6 @@ CHECKPOINT = "nano@step-000001"
 CUT_OFF = 599  # no status: a connection that ended without an answer
 STORE_BYTES = 100 * 2**20
 NODE = {"num_cpus": 2, "object_store_memory": STORE_BYTES}  # room for one replica
-NOTICED_SOON = {  # that a node says nothing; deploy/kubernetes has the same
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "3",
-}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +39,7 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (ingress.EVERYWHERE | ingress.here() | NOTICED_SOON).items():
+        for name, value in (ingress.EVERYWHERE | ingress.here() | HEALTH).items():
             patch.setenv(name, value)
         nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE_BYTES})
         nodes.workers = [nodes.add_node(**NODE) for _ in range(2)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from cluster.verifiers import VerifierWorker
 from envs import make
@@ -136,8 +137,13 @@ async def test_a_list_of_token_ids_is_one_prompt(http: httpx.AsyncClient):
     assert answer.status_code == 200
 
 
-async def test_an_engine_that_fails_is_503_and_says_when_to_come_back(http: httpx.AsyncClient, service: LocalService):
-    service.failure = EngineDown("the engine is starting")
+@pytest.mark.parametrize(
+    "failure", [EngineDown("the engine is starting"), ActorDiedError(), ActorUnavailableError("gone", None)]
+)
+async def test_an_engine_that_fails_is_503_and_says_when_to_come_back(
+    failure: Exception, http: httpx.AsyncClient, service: LocalService
+):
+    service.failure = failure
     answer = await http.post("/v1/completions", json={"model": "nano-a@latest", "prompt": "x"})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert answer.json()["error"]["type"] == "server_error"
