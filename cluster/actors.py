@@ -13,6 +13,7 @@ The orchestrator owns rollout and verifier actors: they end with it.
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,21 +93,24 @@ class RolloutProcess:
         await self._playing.drop()
 
     async def update_weights(self, publication: Publication) -> Arrival:
-        """Returns once the engine has confirmed the weights' digest: by the delta where this node holds its base.
+        """Returns once the engine has confirmed the weights' digest: by the broadcast where it names this worker, by the
+        delta where this node holds its base.
 
-        Whatever keeps the delta from leading there, the parcel is fetched; until it is in, nothing is sampled from a
-        delta that went wrong.
+        Whatever keeps these from leading there, the parcel is fetched; until it is in, nothing is sampled from what
+        went wrong.
         """
         failure = ""
-        if publication.delta is not None and self._engine.has_parcel(publication.base):
-            try:
+        try:
+            if publication.broadcast is not None and self._name in publication.broadcast.channel.ranks:
+                await self._engine.take_broadcast(publication.broadcast, self._name)
+                return Arrival(by="broadcast")
+            if publication.delta is not None and self._engine.has_parcel(publication.base):
                 await self._engine.update_weights(await publication.delta)
-            except (BaseMissing, WeightsRefused) as error:
-                failure = str(error)
-            else:
-                return Arrival(by_delta=True)
+                return Arrival(by="delta")
+        except (BaseMissing, WeightsRefused) as error:
+            failure = str(error)
         await self._engine.update_weights(await publication.parcel)
-        return Arrival(by_delta=False, failure=failure)
+        return Arrival(by="parcel", failure=failure)
 
     async def score(self, histories: list[History]) -> list[list[float]]:
         return await self._engine.score(histories)
@@ -155,7 +159,13 @@ class OrchestratorActor:
         """Start the workers; returns at once. `publish` waits for them and raises what keeps them from starting."""
         await self._orchestrator.start()
 
+    async def roster(self) -> list[str]:
+        """Names of the rollout workers that play: who can take part in a broadcast."""
+        return self._orchestrator.roster()
+
     async def publish(self, publication: Publication, version: int) -> None:
+        if publication.broadcast and not set(publication.broadcast.channel.ranks) <= set(self._orchestrator.roster()):
+            publication = replace(publication, broadcast=None)  # of no use to anybody without all whom it names
         await self._orchestrator.publish(publication, version)
 
     async def take(self, count: int, *, step: int, rank: int = 0, world_size: int = 1) -> list[Share]:

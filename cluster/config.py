@@ -60,6 +60,10 @@ class RolloutConfig(Config):
     """Verifier actors."""
     verdict_deadline_s: float = Field(10.0, gt=0)
     """Seconds until a verdict is asked of another verifier. A verdict takes microseconds; this catches dead hosts."""
+    weights: Literal["auto", "store", "broadcast"] = "auto"
+    """How new weights reach the engines: through Ray's object store, once per node; or broadcast from the first learner rank
+    straight into every engine, by NCCL on GPUs and gloo on CPUs. `auto` broadcasts where learner and engines have GPUs of
+    their own."""
     engine: EngineConfig = EngineConfig()
     """The engine of each worker."""
 
@@ -152,6 +156,7 @@ class RunConfig(Config):
                 f"learner.row_tokens={self.learner.row_tokens} is less than rollout.engine.max_model_len={longest}, "
                 "and an episode that long would not fit a row; raise the one or lower the other"
             )
+        self._a_broadcast_is_possible()
         if "viter" in self.environment.options:
             raise ValueError("environment.options.viter is set by ppo.viter; leave it out")
         envs.make(self.environment.name, **self.environment.options)
@@ -166,6 +171,20 @@ class RunConfig(Config):
             envs.make(self.environment.name, **self.environment.options, viter=viter)
         except ConfigError as error:
             raise ConfigError(f"ppo.viter: {viter}: {error}") from None
+
+    def _a_broadcast_is_possible(self) -> None:
+        gpus = (self.placement.learner_gpus, self.placement.rollout_gpus)
+        if self.rollout.weights == "broadcast" and not (max(gpus) == 0 or min(gpus) >= 1):
+            raise ValueError(
+                "rollout.weights=broadcast needs learner and engines on CPUs, or each on whole GPUs of its own, not "
+                f"placement.learner_gpus={gpus[0]:g} and placement.rollout_gpus={gpus[1]:g}; use store"
+            )
+
+    @property
+    def broadcasts_weights(self) -> bool:
+        """Whether new weights are broadcast to the engines: `rollout.weights`, decided."""
+        gpus = min(self.placement.learner_gpus, self.placement.rollout_gpus)
+        return self.rollout.weights == "broadcast" or (self.rollout.weights == "auto" and gpus >= 1)
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from torch import Tensor
 import envs
 from cluster.config import RunConfig
 from cluster.probe import Probe
-from cluster.weight_sender import WeightSender
+from cluster.weight_sender import Publisher
 from cluster.weights import pack_weights
 from cluster.worker import WorkersFailed
 from envs.base import ConfigError, DataError
@@ -240,18 +240,21 @@ class RemoteWeights:
     """The WeightSink of one rank: the first rank packs and sends, then all compare learner and engines on a probe."""
 
     def __init__(self, job: Job, learner: Learner, probe: Probe) -> None:
-        self._orchestrator, self._log, self._learner, self._probe = job.orchestrator, job.log, learner, probe
-        self._sender = WeightSender()
+        self._orchestrator, self._learner, self._probe = job.orchestrator, learner, probe
+        self._publisher = Publisher(
+            job.orchestrator,
+            job.config,
+            learner.device,
+            on_failure=lambda reason: job.log.event.remote("broadcast_failed", {"reason": reason}),
+        )
 
     def publish(self, weights: Iterable[tuple[str, Tensor]], *, version: int) -> None:
-        import ray
-
         started = time.perf_counter()
         if self._learner.rank == 0:
-            publication = self._sender.put(pack_weights(weights, version=version))
-            self._learner.measured["publish_bytes"] = float(publication.size_bytes)
-            self._learner.measured["published_delta"] = float(publication.delta is not None)
-            ray.get(self._orchestrator.publish.remote(publication, version=version))
+            sent = self._publisher.publish(pack_weights(weights, version=version))
+            self._learner.measured["publish_bytes"] = float(sent.size_bytes)
+            self._learner.measured["published_delta"] = float(sent.delta is not None)
+            self._learner.measured["published_broadcast"] = float(sent.broadcast is not None)
         else:
             for _ in weights:  # collective: gives its shards
                 pass

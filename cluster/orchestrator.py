@@ -168,6 +168,10 @@ class Orchestrator:
                 found[worker.name] = score
         return found
 
+    def roster(self) -> list[str]:
+        """Names of the workers that play."""
+        return [place.worker.name for place in self._places if place.worker]
+
     def stats(self) -> dict[str, float]:
         """Sums since the start, and where things stand now."""
         return {
@@ -237,11 +241,11 @@ class Orchestrator:
             await worker.bury()  # its collector hears of it, and `_tend` goes on from there
 
     def _note(self, worker: Worker, version: int, arrival: Arrival) -> None:
-        """Count how weights came. A delta that failed cost a transfer more, and says that bytes are being damaged."""
-        self._tally.count(weights_by_delta=arrival.by_delta, weights_by_parcel=not arrival.by_delta)
+        """Count how weights came. One way that failed cost a transfer more, and says that bytes or members are lost."""
+        self._tally.count(**{f"weights_by_{arrival.by}": 1})
         if arrival.failure:
-            self._tally.count(deltas_failed=1)
-            self._tally.event("delta_failed", worker=worker.name, weight_version=version, reason=arrival.failure)
+            self._tally.count(transfers_failed=1)
+            self._tally.event("transfer_failed", worker=worker.name, weight_version=version, reason=arrival.failure)
 
     async def _feed(self, place: _Place, worker: Worker) -> None:
         """Orders for one worker. Sleeps on `orders_due`: set by its collector, by `publish`, by deaths and by `_watch`."""

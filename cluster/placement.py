@@ -51,6 +51,7 @@ class Plan:
     wait_s: float
     autoscales: bool
     parameters: int | None = None
+    broadcasts_weights: bool = False
 
     @property
     def cpus(self) -> float:
@@ -76,7 +77,8 @@ class Plan:
                 f"  {group.strategy:<15}{memory}{f' ({group.memory_of})' if group.memory_of else ''}"
             )
         size = "" if self.parameters is None else f"; the model has {self.parameters:,} parameters"
-        return "\n".join([*lines, f"in all {self.cpus:g} CPU and {self.gpus:g} GPU{size}"])
+        way = "; new weights are broadcast to engines" if self.broadcasts_weights else ""
+        return "\n".join([*lines, f"in all {self.cpus:g} CPU and {self.gpus:g} GPU{size}{way}"])
 
 
 def plan(config: RunConfig, *, parameters: int | None = None) -> Plan:
@@ -90,7 +92,13 @@ def plan(config: RunConfig, *, parameters: int | None = None) -> Plan:
     if config.ppo is not None:
         groups += [_rollouts(config, parameters), _verifiers(config)]
     placement = config.placement
-    return Plan(groups=tuple(groups), wait_s=placement.wait_s, autoscales=placement.autoscales, parameters=parameters)
+    return Plan(
+        groups=tuple(groups),
+        wait_s=placement.wait_s,
+        autoscales=placement.autoscales,
+        parameters=parameters,
+        broadcasts_weights=config.ppo is not None and config.broadcasts_weights,
+    )
 
 
 def _learners(config: RunConfig, parameters: int | None) -> Group:

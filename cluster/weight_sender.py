@@ -1,9 +1,58 @@
-"""The learner's end of the road: each version goes into the object store as a parcel, and as a delta where that helps."""
+"""The learner's end of the road: each version goes into the object store, and from there or by a broadcast into engines."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
+from cluster.config import RunConfig
+from cluster.weight_broadcaster import Broadcaster
 from cluster.weight_delta import delta_between
 from cluster.weights import Publication, WeightParcel
+
+if TYPE_CHECKING:
+    import torch
+
+Deltas = Literal["never", "between nodes", "always"]
+
+
+class Publisher:
+    """Takes one version after another to every engine of an orchestrator."""
+
+    def __init__(
+        self, orchestrator: Any, of: RunConfig, device: "torch.device", *, on_failure: Callable[[str], None],
+        deltas: Deltas = "between nodes",
+    ) -> None:  # fmt: skip
+        """Args:
+        orchestrator: the actor's handle.
+        device: of this process, where weights are broadcast.
+        on_failure: told why a broadcast was not sent to its end.
+        deltas: see WeightSender; none are made beside broadcasts.
+        """
+        import ray.util
+
+        self._orchestrator = orchestrator
+        self._broadcaster: Broadcaster | None = None
+        if of.broadcasts_weights:
+            self._broadcaster = Broadcaster(
+                ray.util.get_node_ip_address(),
+                device,
+                ranks_per_engine=of.rollout.engine.tensor_parallel,
+                on_failure=on_failure,
+            )
+        self._sender = WeightSender(deltas="never" if of.broadcasts_weights else deltas)
+
+    def publish(self, parcel: WeightParcel) -> Publication:
+        """What went out, once every engine that may sample has confirmed it. Raises what `Orchestrator.publish` raises."""
+        import ray
+
+        publication = self._sender.put(parcel)
+        if self._broadcaster is None:
+            ray.get(self._orchestrator.publish.remote(publication, version=parcel.version))
+            return publication
+        with self._broadcaster.sending(parcel, ray.get(self._orchestrator.roster.remote())) as broadcast:
+            publication = replace(publication, broadcast=broadcast)
+            ray.get(self._orchestrator.publish.remote(publication, version=parcel.version))
+        return publication
 
 
 class WeightSender:
@@ -14,9 +63,9 @@ class WeightSender:
     and as much of the store until the next version is there.
     """
 
-    def __init__(self, *, always: bool = False) -> None:
-        """Args: always: make deltas in a cluster of one node too, where nothing is transferred that they could spare."""
-        self._always = always
+    def __init__(self, *, deltas: Deltas = "between nodes") -> None:
+        """Args: deltas: "between nodes" makes none in a cluster of one, where nothing is transferred that they could spare."""
+        self._deltas = deltas
         self._newest: Any = None  # reference to the parcel that was put last
 
     def put(self, parcel: WeightParcel) -> Publication:
@@ -24,7 +73,8 @@ class WeightSender:
         import ray
 
         # by reference, and mapped only here: the store may spill it to disk while episodes are played
-        base = ray.get(self._newest) if self._newest is not None and (self._always or _nodes() > 1) else None
+        is_useful = self._deltas == "always" or (self._deltas == "between nodes" and _nodes() > 1)
+        base = ray.get(self._newest) if self._newest is not None and is_useful else None
         delta = None if base is None else delta_between(base, parcel)
         self._newest = ray.put(parcel)
         if delta is None:

@@ -83,6 +83,11 @@ class Learner:
         return cls(engine, model_dir, critic, learner, schedule, total_updates, reference, seed, eyes)
 
     @property
+    def device(self) -> torch.device:
+        """Where this rank computes."""
+        return torch.device(self._engine.device)
+
+    @property
     def _policy(self) -> Policy:
         return self._engine.module
 

@@ -1,11 +1,12 @@
 """The only home of vLLM: one engine, its weights, and its OpenAI face.
 
     rollout, replica ─► engine.Engine ─► vLLM's AsyncLLM ─► engine process ◄─ weights.ParcelReceiver (a vLLM plug-in)
-                            ▲                                                       │ maps and verifies
-                  openai.OpenAi                    node_files.NodeFiles ─► a file in shared memory
+                            ▲                                                       │ takes and verifies
+                  openai.OpenAi                    node_files.NodeFiles ─► a file in shared memory, or
+                                          Broadcaster ─► channel.ChannelEnd ═► channel.Receiver
 
-`history` hands vLLM a prompt with images and proves that it reads it as it was written. `reply`, `model_files` and
-`node_files` import without vLLM; `Engine` loads it on first use. Start reading at
+`history` hands vLLM a prompt with images and proves that it reads it as it was written. `reply`, `model_files`,
+`node_files` and `channel` import without vLLM; `Engine` loads it on first use. Start reading at
 `engine.Engine.generate`.
 """
 

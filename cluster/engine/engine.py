@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,12 @@ from cluster.engine.node_files import NodeFiles  # noqa: E402
 from cluster.engine.reply import EngineDead, History, Reply, WeightsRefused  # noqa: E402
 from cluster.engine.settings import arguments, check_cache, check_model, environment  # noqa: E402
 from cluster.weight_delta import WeightDelta  # noqa: E402
-from cluster.weights import WeightParcel, pack_weights  # noqa: E402
+from cluster.weights import WeightBroadcast, WeightParcel, pack_weights  # noqa: E402
 from envs.base import ConfigError, DataError  # noqa: E402
 from trainers.eyes import Eyes  # noqa: E402
 
 NEVER = -100.0  # the lowest bias vLLM takes: odds of e⁻¹⁰⁰
+Announced = WeightParcel | WeightDelta | WeightBroadcast
 CLOSE_S = 1.0  # then the engine's process is killed: it holds nothing that is worth waiting for
 
 
@@ -146,15 +147,28 @@ class Engine:
                 an update succeeds.
             EngineDead: the engine died.
         """
+        await self._change(parcel, lambda stack: self._files_update(parcel, stack))
+
+    async def take_broadcast(self, broadcast: WeightBroadcast, worker: str) -> None:
+        """Like `update_weights`, by what the learner is sending. Nothing passes through this process.
+
+        Args:
+            worker: the name under which the broadcast's channel knows this engine.
+        Raises:
+            WeightsRefused, EngineDead: as there. A broadcast cannot be taken again: ask for the parcel.
+        """
+        await self._change(broadcast, lambda _: weights.ParcelUpdate.through(broadcast, worker))
+
+    async def _change(self, announced: Announced, update: Callable[[contextlib.ExitStack], dict[str, Any]]) -> None:
         async with self._is_changing:
             try:
-                self._check_names(parcel)
-                await self._transfer(parcel)
+                self._check_names(announced)
+                await self._transfer(announced, update)
             except WeightsRefused as error:
                 self._refusal = str(error)
                 raise
             self._refusal = None
-            self.weight_version, self.weight_digest = parcel.version, parcel.digest
+            self.weight_version, self.weight_digest = announced.version, announced.digest
 
     async def swap(self, model_dir: Path | str, version: int) -> None:
         """Take the weights of another checkpoint of the same architecture, in place.
@@ -209,31 +223,36 @@ class Engine:
             self._placeholders.check(token_ids, final.prompt_token_ids)
         return final
 
-    async def _transfer(self, parcel: WeightParcel | WeightDelta) -> None:
-        """The parcel through vLLM's own update: pause, start, update, finish with the version, resume."""
+    def _files_update(self, parcel: WeightParcel | WeightDelta, stack: contextlib.ExitStack) -> dict[str, Any]:
+        return weights.ParcelUpdate.in_file(parcel, stack.enter_context(self._files.holding(parcel)))
+
+    async def _transfer(
+        self, announced: Announced, update: Callable[[contextlib.ExitStack], dict[str, Any]]
+    ) -> None:  # fmt: skip
+        """Weights through vLLM's own update: pause, start, update, finish with the version, resume."""
         with deaths_named(), contextlib.ExitStack() as stack:
-            path = await asyncio.to_thread(stack.enter_context, self._files.holding(parcel))
+            request = WeightTransferUpdateRequest(await asyncio.to_thread(update, stack))
             # clear_cache: what is cached was computed by the old weights. It also sends the requests in flight back
             # to the queue, since blocks that are in use could not be dropped.
             await self.llm.pause_generation(mode="keep", clear_cache=True)
             try:
                 await self.llm.start_weight_update()
-                await self.llm.update_weights(WeightTransferUpdateRequest(weights.ParcelUpdate.of(parcel, path)))
-                await self.llm.finish_weight_update(str(parcel.version))
+                await self.llm.update_weights(request)
+                await self.llm.finish_weight_update(str(announced.version))
             except EngineDeadError:
                 raise
             except Exception as error:  # vLLM hands a worker's error over as a bare Exception with its text
                 raise WeightsRefused(
-                    f"weight version {parcel.version} was refused: {_line(error)}; publish it again"
+                    f"weight version {announced.version} was refused: {_line(error)}; publish it again"
                 ) from None
             await self.llm.resume_generation()
 
-    def _check_names(self, parcel: WeightParcel | WeightDelta) -> None:
+    def _check_names(self, announced: Announced) -> None:
         """vLLM only warns of a tensor that is not updated, and would go on with a mixture of two versions."""
-        shapes = {place.name: place.shape for place in parcel.index}
+        shapes = {place.name: place.shape for place in announced.index}
         if shapes != self._shapes:
             raise WeightsRefused(
-                f"weight version {parcel.version} was refused: {_difference(shapes, self._shapes)}; "
+                f"weight version {announced.version} was refused: {_difference(shapes, self._shapes)}; "
                 "publish the weights of the model that the engine was started with"
             )
 

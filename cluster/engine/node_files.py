@@ -10,7 +10,6 @@ Nothing here proves what a file holds: a reader compares its digest with the ann
 import fcntl
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import numpy as np
 
 from cluster.engine.reply import WeightsRefused
 from cluster.weight_delta import WeightDelta
-from cluster.weights import TensorPlace, WeightParcel, parcel_digest
+from cluster.weights import TensorPlace, WeightParcel, parcel_digest, typed
 from envs.base import DataError, ViterError
 
 if TYPE_CHECKING:
@@ -212,16 +211,7 @@ class MappedParcel:
 
     def tensors(self) -> "list[tuple[str, torch.Tensor]]":
         """Name and view of every tensor."""
-        import torch
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch knows no read-only tensors; nobody writes to these
-            flat = torch.from_numpy(self.data)
-        return [(place.name, _view(flat, place)) for place in self.index]
-
-
-def _view(flat: "torch.Tensor", place: TensorPlace) -> "torch.Tensor":
-    import torch
-
-    part = flat[place.offset : place.offset + place.size_bytes]
-    return part.view(getattr(torch, place.dtype)).view(place.shape)
+        return [
+            (place.name, typed(self.data[place.offset : place.offset + place.size_bytes], place))
+            for place in self.index
+        ]

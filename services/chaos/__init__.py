@@ -7,7 +7,8 @@
     rig           several Ray nodes on one machine, in namespaces; `afar` is what plays on its head, `steps` reads what it tells
     clients       clients of a service on a node of a rig: `head` kills its head meanwhile
     killed_writer a writer of checkpoints that kills itself
-    rollouts, storage, nodes, joins, head, runs, sizes, nonfinite, soak   the drills themselves; `overflow` is an environment of one
+    rollouts, broadcasts, storage, nodes, joins, head, runs, sizes, nonfinite, soak   the drills themselves
+    overflow      an environment of one of them
 
 A drill returns claims instead of raising, so that one table shows all of them; `tests/faults` asserts the same claims.
 """

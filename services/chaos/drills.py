@@ -30,6 +30,7 @@ class Drill:
 DRILLS = {
     "rollout-kills": Drill("rollouts:rollout_kills", "a rollout worker is killed", 3, 50),
     "verifier-kills": Drill("rollouts:verifier_kills", "a verifier is killed, or hangs", 5, 100),
+    "broadcast-kills": Drill("broadcasts:broadcast_kills", "a worker is killed while weights are broadcast", 2, 30),
     "poison": Drill("rollouts:poison", "an episode kills whoever plays it", 1, 3),
     "slow-worker": Drill("rollouts:slow_worker", "a worker is ten times too slow, steps", 1, 10),
     "save-kills": Drill("storage:save_kills", "a save is killed inside", 20, 200, plays_here=False),

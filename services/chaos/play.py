@@ -16,7 +16,7 @@ from cluster.launch import here
 from cluster.rollout import play, turn_seeds
 from cluster.rollout_spec import RolloutSpec
 from cluster.tally import Event
-from cluster.weight_sender import WeightSender
+from cluster.weight_sender import Publisher
 from cluster.weights import pack_weights
 from envs.base import validated
 from envs.task import State, Task, Verdict
@@ -35,6 +35,7 @@ ANSWER_S = 300.0  # nothing that is waited for takes longer, faults included
 def config(
     model: Path, *, seed: int, steps: int, workers: int, max_workers: int | None = None, verifiers: int = 2, episodes: int = 48,
     in_flight: int = 8, staleness: int = 0, deadline_s: float = 30.0, rollout_cpus: float = 0.5,
+    weights: str = "auto",
 ) -> RunConfig:  # fmt: skip
     """A small PPO stage on `model`."""
     return validated(
@@ -48,7 +49,7 @@ def config(
             },
             "rollout": {
                 "workers": workers, "max_workers": max_workers, "verifiers": verifiers, "episodes_in_flight": in_flight,
-                "verdict_deadline_s": deadline_s, "engine": {"max_model_len": 512, "kv_cache_gib": 0.1},
+                "verdict_deadline_s": deadline_s, "weights": weights, "engine": {"max_model_len": 512, "kv_cache_gib": 0.1},
             },
             "placement": {"rollout_cpus": rollout_cpus},
         },
@@ -68,20 +69,24 @@ class Play:
     def __init__(self, of: RunConfig, *, actor: Any = None) -> None:
         """Args: actor: a rollout actor class; None is the stand-in at its own speed."""
         import ray
+        import torch
         from safetensors.torch import load_file
 
-        self._ray, self.config, self._sender = ray, of, WeightSender(always=True)
+        self._ray, self.config = ray, of
         self._weights = load_file(str(Path(of.model.source) / "model.safetensors"))
         self.actor: Any = OrchestratorActor.options(scheduling_strategy=here()).remote(  # type: ignore[attr-defined]
             of, of.model.source, actor or stand_in.actor()
         )
         ray.get(self.actor.start.remote(), timeout=ANSWER_S)
+        self.broadcasts_failed: list[str] = []
+        self._publisher = Publisher(
+            self.actor, of, torch.device("cpu"), on_failure=self.broadcasts_failed.append, deltas="always"
+        )
 
     def publish(self, version: int) -> None:
         """Every version differs from the one before in one tensor, and can be had as a delta."""
         self._weights["model.norm.weight"] += 2**-6
-        publication = self._sender.put(pack_weights(self._weights.items(), version=version))
-        self._ray.get(self.actor.publish.remote(publication, version=version), timeout=ANSWER_S)
+        self._publisher.publish(pack_weights(self._weights.items(), version=version))
 
     def take(self, step: int) -> list[Episode]:
         assert self.config.ppo is not None

@@ -4,14 +4,19 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
+
 from cluster.actors import RolloutProcess, as_rollout_actor
-from cluster.engine.reply import Reply
+from cluster.engine.channel import ChannelBroken, Receiver
+from cluster.engine.reply import Reply, WeightsRefused
 from cluster.ledger import Order
+from cluster.weights import WeightBroadcast
 from envs.base import seed_of
 
 TOKEN_S = 0.002  # of one token, where no rate is set
@@ -24,10 +29,14 @@ class SeededEngine:
         vocabulary: tokens to draw from.
         token_s: seconds that a sequence takes for each token, whatever else is decoded.
         tokens_per_s: instead, what all sequences together get.
+        tensor_s: seconds that it takes for each tensor of a broadcast.
     """
 
-    def __init__(self, vocabulary: int, *, token_s: float = TOKEN_S, tokens_per_s: float | None = None) -> None:
+    def __init__(
+        self, vocabulary: int, *, token_s: float = TOKEN_S, tokens_per_s: float | None = None, tensor_s: float = 0.0
+    ) -> None:
         self.weight_version = -1
+        self._receiver, self._tensor_s = Receiver(), tensor_s
         self._vocabulary, self._token_s, self._rate = vocabulary, token_s, tokens_per_s
         self._free_at = 0.0
 
@@ -58,6 +67,17 @@ class SeededEngine:
     async def update_weights(self, parcel: Any) -> None:
         self.weight_version = parcel.version
 
+    async def take_broadcast(self, broadcast: WeightBroadcast, worker: str) -> None:
+        rank = broadcast.channel.ranks[worker]
+        try:
+            await asyncio.to_thread(self._receiver.take, broadcast, rank, torch.device("cpu"), self._load)
+        except (ChannelBroken, ValueError) as error:
+            raise WeightsRefused(str(error)) from None
+        self.weight_version = broadcast.version
+
+    def _load(self, tensors: Sequence[tuple[str, torch.Tensor]]) -> None:
+        time.sleep(self._tensor_s * len(tensors))
+
     async def check_health(self) -> None:
         return None
 
@@ -69,13 +89,16 @@ class StandIn(RolloutProcess):
     """How many times slower a worker is, by its name without what follows a dot."""
     token_s = TOKEN_S
     tokens_per_s: float | None = None
+    tensor_s = 0.0
     poison: Collection[tuple[int, int]] = ()
     """Episodes by (step, index) that kill the process which is given them."""
 
     async def _start_engine(self, model: Path) -> Any:
         vocabulary = json.loads((model / "config.json").read_text())["vocab_size"]
         slower = self.slow.get(self._name.partition(".")[0], 1.0)
-        return SeededEngine(vocabulary, token_s=self.token_s * slower, tokens_per_s=self.tokens_per_s)
+        return SeededEngine(
+            vocabulary, token_s=self.token_s * slower, tokens_per_s=self.tokens_per_s, tensor_s=self.tensor_s
+        )
 
     async def give(self, orders: Sequence[Order]) -> None:
         await super().give(orders)

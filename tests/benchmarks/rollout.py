@@ -194,7 +194,7 @@ class Instant:
 
     async def update_weights(self, parcel: Any, version: int) -> Arrival:
         self.version = version
-        return Arrival(by_delta=False)
+        return Arrival(by="parcel")
 
     async def drop(self) -> None: ...
 

@@ -9,14 +9,14 @@ from cluster.actors import RolloutProcess
 from cluster.engine.node_files import MappedParcel, NodeFiles
 from cluster.engine.reply import WeightsRefused
 from cluster.weight_delta import WeightDelta, delta_between
-from cluster.weights import Publication, pack_weights
+from cluster.weights import Channel, Publication, WeightBroadcast, WeightParcel, pack_weights
 
 
 class FileEngine:
     """Takes weights as an engine does, through a node's files and past their digest, but holds them as bytes."""
 
     def __init__(self, files: NodeFiles):
-        self.files, self.held, self.version = files, b"", -1
+        self.files, self.held, self.version, self.sent = files, b"", -1, None
 
     def has_parcel(self, digest):
         return self.files.has(digest)
@@ -30,12 +30,18 @@ class FileEngine:
                 raise WeightsRefused(str(error)) from None
             self.held, self.version = found.data.tobytes(), parcel.version
 
+    async def take_broadcast(self, broadcast, worker):
+        """What was sent is `sent`, or nothing."""
+        if self.sent is None:
+            raise WeightsRefused(f"{worker}: the broadcast broke off")
+        self.held, self.version = b"".join(buffer.tobytes() for buffer in self.sent.buffers), broadcast.version
+
 
 class Process(RolloutProcess):
     """A rollout process with its engine already there."""
 
     def __init__(self, files: NodeFiles):
-        self._engine = FileEngine(files)
+        self._engine, self._name = FileEngine(files), "rollout-0"
 
 
 class Fetched:
@@ -83,9 +89,9 @@ def holds(process: Process, publication: Publication) -> bool:
 async def test_after_the_first_parcel_a_worker_fetches_deltas_alone(tmp_path):
     process = Process(NodeFiles(tmp_path / "files"))
     first, *later = published(4)
-    assert not (await process.update_weights(first)).by_delta
+    assert (await process.update_weights(first)).by == "parcel"
     for publication in later:
-        assert (await process.update_weights(publication)).by_delta
+        assert (await process.update_weights(publication)).by == "delta"
         assert holds(process, publication)
         assert fetched(publication) == (0, 1)
 
@@ -94,7 +100,7 @@ async def test_a_worker_that_starts_later_takes_the_parcel_and_fetches_no_delta(
     newest = published(3)[-1]
     process = Process(NodeFiles(tmp_path / "another node"))
     arrival = await process.update_weights(newest)
-    assert (arrival.by_delta, arrival.failure) == (False, "")
+    assert (arrival.by, arrival.failure) == ("parcel", "")
     assert holds(process, newest)
     assert fetched(newest) == (1, 0)
 
@@ -103,7 +109,7 @@ async def test_a_version_missed_is_made_good_by_a_parcel(tmp_path):
     process = Process(NodeFiles(tmp_path / "files"))
     first, _, third = published(3)
     await process.update_weights(first)
-    assert not (await process.update_weights(third)).by_delta
+    assert (await process.update_weights(third)).by == "parcel"
     assert holds(process, third)
 
 
@@ -125,5 +131,30 @@ async def test_a_delta_or_a_base_that_was_damaged_is_told_and_followed_by_the_pa
         dataclasses.replace(third, delta=Fetched(dataclasses.replace(delta, words=words)))
     )
     assert "digest" in arrival.failure
-    assert not arrival.by_delta
+    assert arrival.by == "parcel"
     assert holds(process, third)
+
+
+def announced(parcel: WeightParcel, *workers: str) -> WeightBroadcast:
+    channel = Channel(name="c", address="", port=0, size=2, ranks=dict.fromkeys(workers, 1), deadline_s=1.0)
+    return WeightBroadcast(version=parcel.version, digest=parcel.digest, index=parcel.index, channel=channel)
+
+
+@pytest.mark.parametrize(
+    ("worker", "is_sent", "way", "failure"),
+    [
+        ("rollout-0", True, "broadcast", ""),
+        ("rollout-0", False, "parcel", "rollout-0: the broadcast broke off"),
+        ("rollout-1", True, "parcel", ""),
+    ],
+    ids=["named", "named, broken off", "not named"],
+)
+async def test_a_worker_takes_the_broadcast_that_names_it_and_else_the_parcel(tmp_path, worker, is_sent, way, failure):
+    process = Process(NodeFiles(tmp_path / "files"))
+    publication = published(1)[0]
+    parcel = publication.parcel.value
+    process._engine.sent = parcel if is_sent else None
+    arrival = await process.update_weights(dataclasses.replace(publication, broadcast=announced(parcel, worker)))
+    assert (arrival.by, arrival.failure) == (way, failure)
+    assert holds(process, publication)
+    assert publication.parcel.count == (way == "parcel")

@@ -13,11 +13,13 @@ import torch
 
 import envs
 from cluster.config import EngineConfig
+from cluster.engine.channel import host_store, open_end
 from cluster.engine.node_files import BaseMissing, NodeFiles
 from cluster.engine.reply import EngineDead, History, WeightsRefused
 from cluster.rollout import Decoding, play, turn_seeds
+from cluster.weight_broadcaster import Broadcaster
 from cluster.weight_delta import delta_between
-from cluster.weights import pack_weights
+from cluster.weights import Channel, WeightBroadcast, pack_weights, tensors_of
 from envs.base import ConfigError, DataError
 from tests.cluster.players import here
 from trainers.chat import ChatFormat
@@ -238,6 +240,67 @@ async def test_a_delta_on_the_weights_of_this_node_is_taken_and_on_damaged_ones_
     mixed = reference(models[0])
     mixed.load_state_dict(changed)
     assert (await greedy(engine)).token_ids == greedy_ids(mixed, PROMPT, 24)
+    await restore(engine, models)
+
+
+@pytest.fixture
+def broadcaster():
+    failures: list[str] = []
+    sender = Broadcaster("127.0.0.1", torch.device("cpu"), ranks_per_engine=1, on_failure=failures.append)
+    yield sender, failures
+    sender.close()
+
+
+async def test_weights_that_are_broadcast_are_taken_version_after_version_also_with_requests_in_flight(
+    engine, models, broadcaster
+):
+    sender, failures = broadcaster
+    waiting = asyncio.create_task(sampled(engine, count=700))
+    await asyncio.sleep(0.05)
+    for version, model in ((8, models[1]), (9, models[0]), (10, models[1])):
+        new = parcel(model, version)
+        with sender.sending(new, ["rollout-0"]) as broadcast:
+            await engine.take_broadcast(broadcast, "rollout-0")
+        assert (engine.weight_version, engine.weight_digest) == (version, new.digest)
+        assert (await greedy(engine)).token_ids == greedy_ids(reference(model), PROMPT, 24)
+    assert (await asyncio.wait_for(waiting, 60)).weight_versions[-1] > 7
+    assert failures == []
+    await restore(engine, models)
+
+
+@pytest.mark.parametrize("fault", ["nobody sends", "cut off", "other bytes"])
+async def test_a_broadcast_that_fails_leaves_nothing_to_sample_from_until_a_parcel_is_in(engine, models, fault: str):
+    new = parcel(models[1], 8)
+    store = host_store("127.0.0.1", 20.0)
+    channel = Channel(
+        name=fault, address="127.0.0.1", port=store.port, size=2, ranks={"me": 1},
+        deadline_s=1.0 if fault == "nobody sends" else 20.0,
+    )  # fmt: skip
+    broadcast = WeightBroadcast(version=8, digest=new.digest, index=new.index, channel=channel)
+
+    def send() -> None:
+        end = open_end(channel, 0, torch.device("cpu"), hosted=store)
+        tensors = [(name, tensor.clone()) for name, tensor in tensors_of(new)]
+        if fault == "other bytes":
+            tensors[3][1].view(-1)[0] += 1
+        end.send(tensors[: len(tensors) // 2] if fault == "cut off" else tensors)
+        end.close()
+
+    waiting = asyncio.create_task(sampled(engine, count=700))
+    await asyncio.sleep(0.05)
+    sending = asyncio.create_task(asyncio.to_thread(send)) if fault != "nobody sends" else None
+    words = {"nobody sends": "of 2 members 0 did not come", "cut off": "broke off", "other bytes": "digest"}
+    with pytest.raises(WeightsRefused, match=words[fault]):
+        await engine.take_broadcast(broadcast, "me")
+    if sending:
+        await sending
+    with pytest.raises(WeightsRefused, match=words[fault]):
+        await greedy(engine)
+    assert engine.weight_version == 7
+    assert not (await asyncio.wait([waiting], timeout=0.5))[0]
+    await engine.update_weights(new)
+    assert (await greedy(engine)).token_ids == greedy_ids(reference(models[1]), PROMPT, 24)
+    assert (await asyncio.wait_for(waiting, 60)).weight_versions[-1] == 8
     await restore(engine, models)
 
 

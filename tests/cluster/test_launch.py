@@ -102,21 +102,31 @@ def test_two_learner_ranks_learn_what_one_does(tmp_path: Path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_ppo_goes_on_by_itself_after_its_learner_is_killed(tmp_path: Path):
-    """The gang restarts from the newest commit, and the run ends with the weights of a run that nobody disturbed."""
-    calm = run(config(tmp_path / "calm", ppo=PPO))
+@pytest.fixture(scope="module")
+def calm_ppo(tmp_path_factory) -> dict[str, str]:
+    """Digests of a run that nobody disturbs."""
+    return run(config(tmp_path_factory.mktemp("calm"), ppo=PPO))
+
+
+def _killing_the_learner(log: Path) -> tuple[list[int], Any]:
+    """Whom it killed, and a `progress` that kills the learner after its first step, while it publishes the second."""
     killed: list[int] = []
 
     def kill_once(news: Progress) -> None:
         if news.step == 1 and news.metrics and not killed:
-            events = read_events(tmp_path / "rough" / "rough-ppo")
-            pid = next(event["pid"] for event in events if event["kind"] == "learner_started")
+            pid = next(event["pid"] for event in read_events(log) if event["kind"] == "learner_started")
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
 
-    assert run(config(tmp_path / "rough", "rough", ppo=PPO), kill_once) == calm
-    _is_shown_to_prometheus("rough")
+    return killed, kill_once
+
+
+def test_ppo_goes_on_by_itself_after_its_learner_is_killed(tmp_path: Path, calm_ppo: dict[str, str]):
+    """The gang restarts from the newest commit, and the run ends with the weights of a run that nobody disturbed."""
     log = tmp_path / "rough" / "rough-ppo"
+    killed, kill_once = _killing_the_learner(log)
+    assert run(config(tmp_path / "rough", "rough", ppo=PPO), kill_once) == calm_ppo
+    _is_shown_to_prometheus("rough")
     started = [event["pid"] for event in read_events(log) if event["kind"] == "learner_started"]
     assert len(started) == 2
     assert killed == started[:1]
@@ -125,6 +135,19 @@ def test_ppo_goes_on_by_itself_after_its_learner_is_killed(tmp_path: Path):
         assert Counter(episode.index for episode in read_episodes(log, step)) == Counter(range(8))
     most_turns = [max(len(episode.turns) for episode in read_episodes(log, step)) for step in episode_steps(log)]
     assert most_turns == [row["viter"] for row in read_metrics(log)] == [1, 2, 2]
+
+
+def test_weights_that_are_broadcast_lead_to_the_same_bits_also_when_the_sender_is_killed(
+    tmp_path: Path, calm_ppo: dict[str, str]
+):
+    log = tmp_path / "rough" / "rough-ppo"
+    killed, kill_once = _killing_the_learner(log)
+    rollout = {"workers": 2, "weights": "broadcast", "episodes_in_flight": 8, "engine": ENGINE}
+    assert run(config(tmp_path / "rough", "rough", ppo=PPO, rollout=rollout), kill_once) == calm_ppo
+    assert len(killed) == 1
+    rows = read_metrics(log)
+    assert [row["published_delta"] for row in rows] == [0] * len(rows)
+    assert rows[-1]["published_broadcast"] == 1
 
 
 def _is_shown_to_prometheus(name: str) -> None:

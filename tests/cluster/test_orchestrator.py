@@ -73,7 +73,7 @@ class Local:
             await asyncio.sleep(0.001)
             self.engine.weight_version = version
             self.updates.append(version)
-            return Arrival(by_delta=False)
+            return Arrival(by="parcel")
 
         return await self._alive(take())
 
@@ -253,15 +253,15 @@ async def test_a_delta_that_fails_is_counted_and_told():
         async def update_weights(self, parcel, version):
             await super().update_weights(parcel, version)
             failure = "digest" if (self.name, version) == ("rollout-0", 1) else ""
-            return Arrival(by_delta=version > 0 and not failure, failure=failure)
+            return Arrival(by="delta" if version > 0 and not failure else "parcel", failure=failure)
 
     async with House(worker=Damaged) as house:
         for step in range(2):
             await house.publish(step)
             assert len(await house.take(step)) == 8
         stats, events = house.orchestrator.stats(), house.orchestrator.events()
-        assert (stats["weights_by_delta"], stats["weights_by_parcel"], stats["deltas_failed"]) == (1, 3, 1)
-        (told_of,) = [event.fields for event in events if event.kind == "delta_failed"]
+        assert (stats["weights_by_delta"], stats["weights_by_parcel"], stats["transfers_failed"]) == (1, 3, 1)
+        (told_of,) = [event.fields for event in events if event.kind == "transfer_failed"]
         assert told_of == {"worker": "rollout-0", "weight_version": 1, "reason": "digest"}
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from cluster.config import RunConfig
 from cluster.placement import CapacityError, check, count_parameters, demand, plan, wait_for
-from envs.base import validated
+from envs.base import ConfigError, validated
 
 MILLION = 1_000_000
 
@@ -31,6 +31,28 @@ def test_a_plan_counts_what_every_actor_reserves():
     assert planned.gpus == 4 * 1 + 2 * 2
     assert planned.cpus == pytest.approx(4 + 2 + 0.3)
     assert planned.group("rollout").bundle == {"CPU": 1, "GPU": 2}
+
+
+@pytest.mark.parametrize(
+    ("weights", "learner", "rollout", "is_broadcast"),
+    [
+        ("auto", 0, 0, False), ("auto", 1, 2, True), ("auto", 0.5, 0.5, False), ("auto", 1, 0, False),
+        ("store", 1, 2, False), ("broadcast", 0, 0, True),
+    ],
+)  # fmt: skip
+def test_weights_are_broadcast_between_gpus_and_where_it_is_asked_for(weights, learner, rollout, is_broadcast: bool):
+    placement = {"learner_gpus": learner, "rollout_gpus": rollout}
+    planned = plan(run_config(rollout={"weights": weights}, placement=placement))
+    assert planned.broadcasts_weights == is_broadcast
+    assert ("broadcast to engines" in str(planned)) == is_broadcast
+
+
+@pytest.mark.parametrize(("learner", "rollout"), [(1, 0), (0, 1), (0.5, 0.5)])
+def test_a_broadcast_between_unlike_devices_or_on_one_gpu_is_refused(learner: float, rollout: float):
+    with pytest.raises(ConfigError, match=r"rollout.weights=broadcast needs .* use store"):
+        run_config(
+            rollout={"weights": "broadcast"}, placement={"learner_gpus": learner, "rollout_gpus": rollout}
+        )  # fmt: skip
 
 
 def test_a_run_without_ppo_needs_only_learners():

@@ -25,13 +25,19 @@ def parcel(version: int, dtype: torch.dtype = torch.bfloat16) -> WeightParcel:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "always", "is_delta"),
-    [([True, True], False, True), ([True], False, False), ([True, False], False, False), ([True], True, True)],
-    ids=["two nodes", "one node", "one living node", "one node, always"],
+    ("nodes", "deltas", "is_delta"),
+    [
+        ([True, True], "between nodes", True),
+        ([True], "between nodes", False),
+        ([True, False], "between nodes", False),
+        ([True], "always", True),
+        ([True, True], "never", False),
+    ],
+    ids=["two nodes", "one node", "one living node", "one node, always", "two nodes, never"],
 )
-def test_deltas_are_made_where_another_node_may_fetch_them(monkeypatch, nodes, always: bool, is_delta: bool):
+def test_deltas_are_made_where_another_node_may_fetch_them(monkeypatch, nodes, deltas: str, is_delta: bool):
     monkeypatch.setitem(sys.modules, "ray", Store(nodes).ray)
-    sender = WeightSender(always=always)
+    sender = WeightSender(deltas=deltas)
     first, second = sender.put(parcel(1)), sender.put(parcel(2))
     assert (first.delta, first.base, first.size_bytes) == (None, "", parcel(1).size_bytes)
     assert second.parcel.digest == parcel(2).digest

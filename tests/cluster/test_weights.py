@@ -2,6 +2,7 @@ import dataclasses
 import multiprocessing
 import pickle
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from cluster.engine.node_files import MappedParcel, NodeFiles
-from cluster.weights import ALIGNMENT, WeightParcel, pack_weights, parcel_digest
+from cluster.weights import ALIGNMENT, ParcelWitness, WeightParcel, pack_weights, parcel_digest, tensors_of
 from envs.base import DataError
 
 
@@ -34,6 +35,13 @@ def read(path: Path, parcel: WeightParcel) -> dict[str, torch.Tensor]:
     return dict(found.tensors())
 
 
+def confirm(parcel: WeightParcel, sent: Iterable[tuple[str, torch.Tensor]]) -> None:
+    witness = ParcelWitness(parcel.index)
+    for name, tensor in sent:
+        witness.see(name, tensor)
+    witness.verify(parcel.digest)
+
+
 def test_what_is_packed_is_what_is_read_bit_for_bit(tmp_path):
     parcel = parcel_of()
     with NodeFiles(tmp_path / "files").holding(parcel) as path:
@@ -42,6 +50,30 @@ def test_what_is_packed_is_what_is_read_bit_for_bit(tmp_path):
         for name, tensor in some_weights().items():
             assert found[name].dtype == tensor.dtype
             assert torch.equal(found[name], tensor), name
+
+
+def test_what_is_packed_is_what_is_sent_and_its_witness_confirms_the_parcels_digest():
+    parcel = parcel_of()
+    sent = dict(tensors_of(parcel))
+    assert list(sent) == list(some_weights())
+    for name, tensor in some_weights().items():
+        assert sent[name].dtype == tensor.dtype
+        assert torch.equal(sent[name], tensor), name
+    confirm(parcel, sent.items())
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "another order"])
+def test_a_witness_confirms_nothing_else(damage: str):
+    parcel = parcel_of()
+    sent = [(name, tensor.clone()) for name, tensor in tensors_of(parcel)]
+    if damage == "changed":
+        sent[1][1][3] += 1
+    elif damage == "missing":
+        sent.pop()
+    else:
+        sent[0], sent[1] = sent[1], sent[0]
+    with pytest.raises(ValueError, match=r"digest|index has"):
+        confirm(parcel, sent)
 
 
 def test_tensors_start_on_a_cache_line():

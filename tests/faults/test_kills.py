@@ -68,7 +68,7 @@ def test_a_real_engine_is_killed_and_replaced(cluster, model, tmp_path):
         scores = cluster.get(run.actor.probe.remote([History([5, 6, 7, 8])]), timeout=60)
         assert list(scores) == ["rollout-0.2"]
         stats = run.stats()
-        assert (stats["weights_by_delta"], stats["weights_by_parcel"], stats.get("deltas_failed", 0)) == (1, 2, 0)
+        assert (stats["weights_by_delta"], stats["weights_by_parcel"], stats.get("transfers_failed", 0)) == (1, 2, 0)
         wait_until(lambda: not any(map(is_running, children)), 30)
 
 
