@@ -1,12 +1,17 @@
 """Ports of a service: free before it starts, answered once it has."""
 
+import contextlib
 import errno
+import random
 import socket
 import time
 import urllib.request
-from contextlib import ExitStack
 
 from envs.base import ConfigError
+
+UNCLAIMED = range(20_000, 30_000)
+"""Ports that nobody else gives out: Linux takes those of connections from 32768, Ray its workers' below 20000, Serve its
+gateways' from 30000. One that was free as it was chosen is so seconds later too, when what is to listen there has started."""
 
 
 def check_free(host: str, port: int, *, option: str = "--port") -> None:
@@ -28,10 +33,14 @@ def check_free(host: str, port: int, *, option: str = "--port") -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports of this machine that nothing listens on."""
-    with ExitStack() as open_until_all_are_found:
-        probes = [open_until_all_are_found.enter_context(socket.create_server(("", 0))) for _ in range(count)]
-        return [int(probe.getsockname()[1]) for probe in probes]
+    """So many ports of this machine that nothing listens on, out of those that nobody else gives out."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(UNCLAIMED, len(UNCLAIMED)):
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise ConfigError(f"port: of {UNCLAIMED.start} to {UNCLAIMED.stop - 1} all are taken; stop what listens there")
 
 
 def wait_until_answered(url: str, wait_s: float) -> None:

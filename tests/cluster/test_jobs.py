@@ -20,6 +20,7 @@ from cluster import job_outcome, job_shipment, jobs, launch
 from cluster.config import RunConfig
 from envs.base import ConfigError, ViterError, validated
 from services.client import Client, ServiceError
+from services.port import free_ports
 from services.runs.jobs import RayCluster
 from tests.services.http.running import running
 from trainers.config import ModelConfig
@@ -192,7 +193,7 @@ def test_the_cluster_that_is_named_goes_before_the_one_this_process_belongs_to(m
 @pytest.fixture(scope="module")
 def dashboard() -> Iterator[str]:
     """A cluster of its own on ports of its own, beside any other on this machine; only its own processes are ended."""
-    gcs, port, agent = free_ports(3)
+    gcs, port, agent = map(str, free_ports(3))
     with tempfile.TemporaryDirectory(prefix="vj") as scratch:
         head = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--port", gcs, "--num-cpus", "3",
@@ -209,16 +210,6 @@ def dashboard() -> Iterator[str]:
         for process in (*psutil.Process(head.pid).children(recursive=True), head):
             process.kill()  # asked to end in order, Ray takes half a minute for it
         head.wait(60)
-
-
-def free_ports(count: int) -> list[str]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [str(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def is_open(port: int) -> bool:
