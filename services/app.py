@@ -112,7 +112,7 @@ class Gateway:
         tokens = None if is_open else Tokens.load(self._config.tokens_path)
         return web(self, tokens=tokens, limits=self._config.limits, traffic=self._traffic)
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         self._traffic.show()
         if self._verifiers is not None:
             self._verifier_account.show(self._verifiers.stats)

@@ -20,6 +20,7 @@ EVERYWHERE = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(GRPC_MESSAGE_BYTES),
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",  # ten times a second is a tenth of a busy gateway's work
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "services.http.guard:proxy_middlewares",
 }
 """For every node of any cluster that serves; deploy/kubernetes/rayservice.yaml has the same."""

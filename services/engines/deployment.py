@@ -39,8 +39,8 @@ class Replica(EngineReplica):
             self._warming = asyncio.create_task(self._warm())
         await super().check_health()
 
-    def record_routing_stats(self) -> dict[str, Any]:
-        """What the router is told of this replica."""
+    async def record_routing_stats(self) -> dict[str, Any]:
+        """What the router is told of this replica. Async, or Serve would start a thread for it each time."""
         state = self.state()
         return {"digest": state.digest, "users": state.users, "is_up": state.is_up}
 

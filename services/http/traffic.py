@@ -107,6 +107,8 @@ class _Watched:
 
 def template(scope: Scope) -> str:
     """The route of a request as it was declared, so that there are only as many as routes. Also of a refused request."""
+    if route := scope.get("route"):  # the one that FastAPI found
+        return str(route.path)
     routes: list[BaseRoute] = scope["app"].routes
     matches = ((route.matches(scope)[0], route) for route in routes)
     found = next((route for match, route in matches if match is not Match.NONE), None)
