@@ -23,6 +23,7 @@ import torch.distributed as dist
 from cluster.weights import Channel, ParcelWitness, TensorPlace, WeightBroadcast
 from envs.base import ViterError
 
+REACH_S = 5.0  # for the store to take a connection
 LOOK_S = 0.02  # between two looks for who has come
 PACKED_BYTES = 256 * 2**20  # that NCCL sends at a time; two such buffers are held at either end
 
@@ -65,6 +66,8 @@ def open_end(channel: Channel, rank: int, device: torch.device, *, hosted: dist.
     """
     deadline = datetime.timedelta(seconds=channel.deadline_s)
     try:
+        if hosted is None:  # TCPStore would try for as long as the deadline; who hosts it did so before telling of it
+            socket.create_connection((channel.address, channel.port), timeout=REACH_S).close()
         store = hosted or dist.TCPStore(channel.address, channel.port, timeout=deadline)
         here = dist.PrefixStore(channel.name, store)
         _meet(here, channel, rank, is_wanted)
@@ -165,7 +168,8 @@ class NcclEnd:
     """vLLM's packed broadcast over vLLM's communicator.
 
     Nothing ends a collective of NCCL from within, so a watch aborts the communicator at the deadline. What was received by
-    then is whatever lies in the buffers.
+    then is whatever lies in the buffers. To form the group has no such end: an engine that hangs there, though all have come,
+    is ended by the orchestrator.
     """
 
     def __init__(self, store: dist.Store, channel: Channel, rank: int, device: torch.device) -> None:
