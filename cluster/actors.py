@@ -191,8 +191,9 @@ class OrchestratorActor:
         return await self._crew.processes()
 
     async def close(self) -> None:
-        """End the rollout workers; the verifiers end with this actor."""
+        """End the rollout workers and free their room; the verifiers end with this actor."""
         await self._orchestrator.close()
+        await self._crew.close()
 
 
 @ray.remote(num_cpus=0)

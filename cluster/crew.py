@@ -91,6 +91,10 @@ class Crew:
                     if worker.node in dead:
                         worker.lose_node()
 
+    async def close(self) -> None:
+        """Give back the workers' room: Ray would keep it for as long as the driver lives."""
+        await asyncio.to_thread(ray.util.remove_placement_group, self._group)
+
     async def processes(self) -> dict[str, int]:
         """See `OrchestratorActor.processes`."""
         pids = await asyncio.gather(*(handle.ping.remote() for handle in self._verifiers), return_exceptions=True)

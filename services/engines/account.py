@@ -1,4 +1,4 @@
-"""What an engine's replica tells of its work: numbers to Prometheus, and a line in the log for each checkpoint."""
+"""What an engine's replica tells of its work: numbers to Prometheus, and a line in the log for each completion."""
 
 import json
 import logging
@@ -54,10 +54,13 @@ class Account:
             prompt = outcome.usage.prefill_tokens - outcome.usage.cached_tokens
             self._tokens("episode", prompt, outcome.usage.sampled_tokens)
 
-    def completed(self, usage: dict[str, Any] | None) -> None:
-        """A completion was given; `usage` as OpenAI has it. The gateway's log has a line for it."""
+    def completed(self, route: str, checkpoint: Checkpoint, usage: dict[str, Any] | None, seconds: float) -> None:
+        """A completion was given; `usage` as OpenAI has it."""
         prompt, sampled = ((usage or {}).get(name) or 0 for name in ("prompt_tokens", "completion_tokens"))
         self._tokens("completion", prompt, sampled)
+        told = {"prompt_tokens": prompt, "completion_tokens": sampled, "seconds": round(seconds, 4)}
+        digest = checkpoint.digest[:DIGEST_CHARACTERS]
+        logger.info("%s by %s", route, checkpoint.name, extra={"endpoint": route, "digest": digest, **told})
 
     def _tokens(self, work: str, prompt: int, sampled: int) -> None:
         self._meters.add(metrics.TOKENS, prompt, work=work, kind="prompt")

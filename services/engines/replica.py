@@ -119,11 +119,12 @@ class EngineReplica:
         Raises:
             TimeoutError: `deadline_s` ran out, waiting included. The engine's work on it is aborted.
         """
+        started = time.perf_counter()
         async with asyncio.timeout(deadline_s), self._lease(checkpoint):
             assert self._completions is not None
             answer = await getattr(self._completions, route)(with_usage(body))
             if isinstance(answer, dict):
-                self._account.completed(answer.get("usage"))
+                self._account.completed(route, checkpoint, answer.get("usage"), time.perf_counter() - started)
                 error = answer.get("error")
                 yield Head(status=int(error["code"]) if error else 200, body=answer)
                 return
@@ -134,7 +135,7 @@ class EngineReplica:
                     async for event in events:
                         yield event
             finally:
-                self._account.completed(counted.usage)
+                self._account.completed(route, checkpoint, counted.usage, time.perf_counter() - started)
 
     async def whole(self, route: str, body: dict[str, Any], checkpoint: Checkpoint, deadline_s: float) -> Head:
         """An answer in one piece, as `complete` gives it. Serve carries one message for less than a stream of one."""

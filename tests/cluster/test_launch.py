@@ -180,6 +180,13 @@ def test_an_interrupted_run_commits_and_resumes(tmp_path: Path):
     assert kept.step >= 3
 
 
+def test_what_runs_reserved_is_free_again_when_they_have_ended(calm_ppo: dict[str, str]):
+    import ray
+
+    assert calm_ppo
+    assert [group for group in ray.util.placement_group_table().values() if group["state"] != "REMOVED"] == []
+
+
 def test_a_mistake_met_by_the_ranks_is_told_once_and_restarts_nothing(tmp_path: Path):
     """A probe that cannot pass: the run ends with the two numbers instead of starting the gang twenty times."""
     hopeless = config(tmp_path, ppo={**PPO, "probe_tolerance": 1e-12})
