@@ -85,6 +85,7 @@ def test_new_steps_of_a_running_run_appear_by_themselves(service: Served, open_t
 def test_everything_is_reached_by_keyboard(service: Served, evaluations, open_tab):
     tab = open_tab(service.url, service.token)
     tab.go("#/runs")
+    tab.see("demo", ".run")  # the heading is there before the runs are
     press = tab.page.keyboard.press
     press("Tab")
     assert tab.page.evaluate("document.activeElement.className") == "skip"
@@ -92,6 +93,7 @@ def test_everything_is_reached_by_keyboard(service: Served, evaluations, open_ta
     assert tab.page.evaluate("document.activeElement.id") == "main"
     press("Tab")
     assert tab.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert tab.page.evaluate("document.activeElement.textContent") == "demo"
     press("Enter")  # the first run
     tab.see("In and out of distribution", "h2")
     tab.page.locator("[role=application]").first.focus()
